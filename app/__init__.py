@@ -1,0 +1,1 @@
+"""SeACo-Paraformer on small machines: the engine (`app.asr`) and what people touch around it."""
