@@ -1,0 +1,366 @@
+"""The Paraformer network for inference: tensors in, tensors out, small layers first.
+
+SeACo-Paraformer (arXiv 2308.03266), BiCif and plain Paraformer (arXiv 2206.08317) with SAN-M layers
+(arXiv 2006.01713). Module names are FunASR's own, so its state dicts load as they are.
+Not here: audio, vocabularies, files, batching policy, or any choice of device.
+
+Shapes: B segments, T low-frame-rate frames of 60 ms, N tokens, D width, H hot words, F features a frame.
+`lengths` (B,) counts valid frames; None means that nothing is padded, which is also the form that is exported.
+A segment's result never depends on its batch mates: padding is masked before every layer that mixes frames.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from app.asr.architecture import Architecture, DecoderShape, PredictorShape
+
+NORM_EPSILON = 1e-12
+
+
+class _ExportableAttention(torch.autograd.Function):
+    """Multi-head attention that leaves the exporter as onnxruntime's fused operator (no T x T copies in the graph)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        return _attend(query, key, value, heads, None)
+
+    @staticmethod
+    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int) -> Any:
+        output = g.op("com.microsoft::MultiHeadAttention", query, key, value, num_heads_i=heads)
+        output.setType(query.type())
+        return output
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """query (B, Q, D), key and value (B, K, D), mask (B, K) true where valid -> (B, Q, D)."""
+
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+    allowed = None if mask is None else mask[:, None, None, :]
+    out = functional.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=allowed)
+    return out.transpose(1, 2).flatten(2)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention; see `_attend` for shapes."""
+    if mask is None and torch.onnx.is_in_onnx_export():
+        out: Tensor = _ExportableAttention.apply(query, key, value, heads)
+        return out
+    return _attend(query, key, value, heads, mask)
+
+
+def attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
+    """query (B, Q, D), key (B, K, D) -> softmax weights (B, heads, Q, K)."""
+    query, key = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
+    return torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[-1]), dim=-1)
+
+
+def layer_norm(size: int) -> nn.LayerNorm:
+    """FunASR's layer norm: epsilon 1e-12."""
+    return nn.LayerNorm(size, eps=NORM_EPSILON)
+
+
+class Memory(nn.Module):
+    """The FSMN memory of SAN-M: a depth-wise convolution over time plus a skip. (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, size: int, kernel: int) -> None:
+        super().__init__()
+        self.fsmn_block = nn.Conv1d(size, size, kernel, groups=size, bias=False)
+        self.padding = ((kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            x = x * mask.unsqueeze(2)
+        mixed = self.fsmn_block(functional.pad(x.transpose(1, 2), self.padding)).transpose(1, 2)
+        return mixed + x
+
+
+class SelfAttention(Memory):
+    """SAN-M self-attention: attention plus the memory of the values. (B, T, in) -> (B, T, D)."""
+
+    def __init__(self, input_size: int, size: int, heads: int, kernel: int) -> None:
+        super().__init__(size, kernel)
+        self.heads = heads
+        self.linear_q_k_v = nn.Linear(input_size, 3 * size)
+        self.linear_out = nn.Linear(size, size)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = self.linear_q_k_v(x).chunk(3, dim=2)
+        memory = super().forward(value, mask)
+        return self.linear_out(attention(query, key, value, self.heads, mask)) + memory
+
+
+class CrossAttention(nn.Module):
+    """Attention of tokens (B, N, D) to a memory (B, T, D)."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.linear_q = nn.Linear(size, size)
+        self.linear_k_v = nn.Linear(size, 2 * size)
+        self.linear_out = nn.Linear(size, size)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        key, value = self.linear_k_v(memory).chunk(2, dim=2)
+        return self.linear_out(attention(self.linear_q(x), key, value, self.heads, mask))
+
+    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Only the softmax weights, (B, heads, N, T)."""
+        return attention_weights(self.linear_q(x), self.linear_k_v(memory).chunk(2, dim=2)[0], self.heads)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU; the decoder's has a norm between them and no last bias."""
+
+    def __init__(self, size: int, units: int, *, inner_norm: bool) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(size, units)
+        self.w_2 = nn.Linear(units, size, bias=not inner_norm)
+        self.norm = layer_norm(units) if inner_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w_2(self.norm(torch.relu(self.w_1(x))))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm SAN-M layer; the first one changes the width and has no skip over its attention."""
+
+    def __init__(self, input_size: int, shape: Architecture) -> None:
+        super().__init__()
+        self.skip = input_size == shape.size
+        self.norm1 = layer_norm(input_size)
+        self.self_attn = SelfAttention(input_size, shape.size, shape.encoder_heads, shape.encoder_kernel)
+        self.norm2 = layer_norm(shape.size)
+        self.feed_forward = FeedForward(shape.size, shape.encoder_units, inner_norm=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        attended = self.self_attn(self.norm1(x), mask)
+        x = x + attended if self.skip else attended
+        return x + self.feed_forward(self.norm2(x))
+
+
+class Encoder(nn.Module):
+    """Features (B, T, F) -> hidden (B, T, D)."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.scale = math.sqrt(shape.size)
+        self.encoders0 = nn.ModuleList([EncoderLayer(shape.feature_size, shape)])
+        self.encoders = nn.ModuleList(EncoderLayer(shape.size, shape) for _ in range(shape.encoder_layers - 1))
+        self.after_norm = layer_norm(shape.size)
+
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        x = features * self.scale + sinusoids(features)
+        for layer in (*self.encoders0, *self.encoders):
+            x = layer(x, mask)
+        x = self.after_norm(x)
+        return x if mask is None else x * mask.unsqueeze(2)
+
+
+def sinusoids(like: Tensor) -> Tensor:
+    """Position encodings (T, F) for a (B, T, F) tensor: sines then cosines, positions from 1."""
+    half = like.shape[2] // 2
+    step = math.log(10000.0) / (half - 1)
+    rates = torch.exp(torch.arange(half, device=like.device, dtype=torch.float32) * -step)
+    positions = torch.arange(1, like.shape[1] + 1, device=like.device, dtype=torch.float32)
+    angles = positions[:, None] * rates[None, :]
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+
+
+class DecoderLayer(nn.Module):
+    """Feed-forward first, then memory, then attention to `memory`; parts that a layer lacks are left out."""
+
+    def __init__(self, size: int, shape: DecoderShape, *, recalls: bool, attends: bool) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(size)
+        self.feed_forward = FeedForward(size, shape.units, inner_norm=True)
+        self.self_attn = Memory(size, shape.kernel) if recalls else None
+        self.norm2 = layer_norm(size) if recalls else None
+        self.src_attn = CrossAttention(size, shape.heads) if attends else None
+        self.norm3 = layer_norm(size) if attends else None
+
+    def before_attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """All but the attention to the memory. (B, N, D) -> (B, N, D)."""
+        update = self.feed_forward(self.norm1(x))
+        if self.self_attn is None or self.norm2 is None:
+            return update
+        return x + self.self_attn(self.norm2(update), mask)
+
+    def forward(self, x: Tensor, mask: Tensor | None, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
+        x = self.before_attention(x, mask)
+        if self.src_attn is not None and self.norm3 is not None:
+            x = x + self.src_attn(self.norm3(x), memory, memory_mask)
+        return x
+
+
+class Decoder(nn.Module):
+    """Tokens (B, N, D) attending to a memory (B, T, D) -> hidden (B, N, D)."""
+
+    def __init__(self, size: int, shape: DecoderShape) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleList(
+            DecoderLayer(size, shape, recalls=True, attends=True) for _ in range(shape.layers)
+        )
+        self.decoders2 = nn.ModuleList(
+            DecoderLayer(size, shape, recalls=True, attends=False) for _ in range(shape.plain_layers)
+        )
+        self.decoders3 = nn.ModuleList([DecoderLayer(size, shape, recalls=False, attends=False)])
+        self.after_norm = layer_norm(size)
+
+    def forward(self, x: Tensor, mask: Tensor | None, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
+        for layer in (*self.decoders, *self.decoders2, *self.decoders3):
+            x = layer(x, mask, memory, memory_mask)
+        return self.after_norm(x)
+
+
+class TextDecoder(Decoder):
+    """The decoder that names the tokens; its embedding serves the hot words only."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__(shape.size, shape.decoder)
+        self.embed = nn.Sequential(nn.Embedding(shape.vocabulary_size, shape.size))
+        self.output_layer = nn.Linear(shape.size, shape.vocabulary_size)
+
+
+class BiasDecoder(Decoder):
+    """SeACo's decoder: tokens attending to hot words (H, D)."""
+
+    def scored(self, x: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the decoder and keeps the sixth layer's attention, by which hot words are filtered.
+
+        x (B, N, D), words (B, H, D) -> hidden (B, N, D), scores (B, H) summed over heads and valid tokens.
+        """
+        scores = x.new_zeros(words.shape[:2])
+        for index, layer in enumerate((*self.decoders, *self.decoders2, *self.decoders3)):
+            x = layer.before_attention(x, mask)
+            if layer.src_attn is None:
+                continue
+            query = layer.norm3(x)
+            if index == len(self.decoders) - 1:
+                weights = layer.src_attn.weights(query, words)
+                scores = (weights if mask is None else weights * mask[:, None, :, None]).sum(dim=(1, 2))
+            x = x + layer.src_attn(query, words, None)
+        return self.after_norm(x), scores
+
+
+class Predictor(nn.Module):
+    """Continuous integrate-and-fire: how many tokens there are, and where they sound."""
+
+    def __init__(self, size: int, shape: PredictorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.cif_conv1d = nn.Conv1d(size, size, shape.left_order + shape.right_order + 1)
+        self.cif_output = nn.Linear(size, 1)
+        if shape.upsample:
+            self.upsample_cnn = nn.ConvTranspose1d(size, size, shape.upsample_times, shape.upsample_times)
+            if shape.upsample == "cnn_blstm":
+                self.blstm = nn.LSTM(size, size, batch_first=True, bidirectional=True)
+            self.cif_output2 = nn.Linear(size * (2 if shape.upsample == "cnn_blstm" else 1), 1)
+
+    def _convolved(self, hidden: Tensor) -> Tensor:
+        padded = functional.pad(hidden.transpose(1, 2), (self.shape.left_order, self.shape.right_order))
+        return torch.relu(self.cif_conv1d(padded))
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """hidden (B, T, D), zero where padded -> alphas (B, T + 1): a token's weight a frame, the tail last."""
+        shape = self.shape
+        alphas = torch.sigmoid(self.cif_output(self._convolved(hidden).transpose(1, 2))).squeeze(2)
+        alphas = torch.relu(alphas * shape.smooth_factor - shape.noise_threshold)
+        if mask is None:
+            return functional.pad(alphas, (0, 1), value=shape.tail_threshold)
+        # The tail goes right behind each segment's own last frame.
+        tail = torch.full_like(alphas[:, :1], shape.tail_threshold)
+        return functional.pad(alphas * mask, (0, 1)).scatter_add(1, mask.sum(1, keepdim=True), tail)
+
+    def fine_alphas(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+        """hidden (B, T, D), zero where padded -> token boundaries a 20 ms step, (B, upsample_times * T)."""
+        shape = self.shape
+        source = self._convolved(hidden) if shape.upsample_from_conv else hidden.transpose(1, 2)
+        x = self.upsample_cnn(source).transpose(1, 2)
+        steps = None if lengths is None else lengths * shape.upsample_times
+        if shape.upsample == "cnn_blstm":
+            x = self._both_ways(x, steps)
+        alphas = torch.sigmoid(self.cif_output2(x)).squeeze(2)
+        alphas = torch.relu(alphas * shape.smooth_factor2 - shape.noise_threshold2)
+        return alphas if steps is None else alphas * valid_mask(steps, x.shape[1])
+
+    def _both_ways(self, x: Tensor, steps: Tensor | None) -> Tensor:
+        if steps is None:
+            return self.blstm(x)[0]
+        # Packed, so that the backward direction starts at each segment's own end and not in the padding.
+        packed = nn.utils.rnn.pack_padded_sequence(x, steps.cpu(), batch_first=True, enforce_sorted=False)
+        out, _ = nn.utils.rnn.pad_packed_sequence(self.blstm(packed)[0], batch_first=True, total_length=x.shape[1])
+        return out
+
+
+def integrate_and_fire(hidden: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectorised CIF: token k gathers the frames while the running weight passes from k to k + 1.
+
+    hidden (B, T, D), alphas (B, T + 1) -> tokens (B, N, D), counts (B,). The running weight is kept in float64,
+    so that a long segment does not drift against the frame-by-frame loop of the reference.
+    """
+    total = alphas.double().cumsum(dim=1)
+    counts = alphas.sum(dim=1).floor().long()
+    steps = torch.arange(int(counts.max()) if not torch.onnx.is_in_onnx_export() else counts.max(), device=alphas.device)
+    steps = steps[None, :, None].to(total.dtype)
+    upper = torch.minimum(total[:, None, :], steps + 1)
+    lower = torch.maximum((total - alphas)[:, None, :], steps)
+    weights = torch.relu(upper - lower).to(hidden.dtype)
+    return weights[:, :, :-1] @ hidden, counts
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """lengths (B,) -> (B, size), true before each length."""
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+class ParaformerNetwork(nn.Module):
+    """The whole network. Each method is one stage; a stage that is not asked for costs nothing."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Encoder(shape)
+        self.predictor = Predictor(shape.size, shape.predictor)
+        self.decoder = TextDecoder(shape)
+        if shape.bias is not None:
+            self.bias_encoder = nn.LSTM(shape.size, shape.size, 2, batch_first=True)
+            self.seaco_decoder = BiasDecoder(shape.size, shape.bias)
+            self.hotword_output_layer = nn.Linear(shape.size, shape.vocabulary_size)
+
+    def encode(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """features (B, T, F) -> hidden (B, T, D), acoustic tokens (B, N, D), counts (B,), alphas (B, T + 1)."""
+        mask = None if lengths is None else valid_mask(lengths, features.shape[1])
+        hidden = self.encoder(features, mask)
+        alphas = self.predictor(hidden, mask)
+        acoustic, counts = integrate_and_fire(hidden, alphas)
+        return hidden, acoustic, counts, alphas
+
+    def decode(
+        self, hidden: Tensor, lengths: Tensor | None, acoustic: Tensor, counts: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """-> token ids (B, N) and the decoder's hidden state (B, N, D), which the hot words need."""
+        mask = None if counts is None else valid_mask(counts, acoustic.shape[1])
+        memory_mask = None if lengths is None else valid_mask(lengths, hidden.shape[1])
+        state = self.decoder(acoustic, mask, hidden, memory_mask)
+        return self.decoder.output_layer(state).argmax(dim=2), state
+
+    def encode_hotwords(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (H, L) padded with anything, lengths (H,) -> (H, D): the LSTM's state at each word's last token."""
+        states = self.bias_encoder(self.decoder.embed(ids))[0]
+        return states[torch.arange(ids.shape[0], device=ids.device), lengths - 1]
+
+    def bias_hidden(self, streams: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
+        """streams (B, N, D), words (B or 1, H, D) -> hidden (B, N, D), hot-word scores (B, H)."""
+        return self.seaco_decoder.scored(streams, mask, words.expand(streams.shape[0], -1, -1))
+
+    def bias_ids(self, acoustic_side: Tensor, decoder_side: Tensor) -> Tensor:
+        """Both sides (B, N, D) -> the hot-word branch's ids (B, N); `no_bias_id` leaves the decoder's choice."""
+        return self.hotword_output_layer(acoustic_side + decoder_side).argmax(dim=2)
