@@ -5,15 +5,16 @@ How text becomes words, in this order:
 1. Normalised (NFKC): full-width letters, digits and marks become the plain ones. Case does not matter.
 2. A line break, comma, semicolon or enumeration comma always separates: `, ， 、 ; ；`.
 3. White space separates too, unless a Latin word stands before it and a Latin word or a number after it:
-   "阿里巴巴 通义千问" is two hot words, "New York" and "Windows 10" are one each. Latin names next to each other
-   therefore need a comma or a line each: "Alice, Bob".
-4. A number after a Chinese word on the same line ("阿里巴巴 20") is a weight in the format of FunASR's runtime.
-   SeACo has no weights: it is reported and ignored, and does not become a hot word. A number anywhere else is one.
-5. Doubles are dropped; so are book-title marks, quotation marks and the middle dot of foreign names, which nobody
-   pronounces. "off" (and an empty text) means no hot words.
+   "阿里巴巴 通义千问" is two hot words, "New York" and "Windows 10" are one each. Latin names next to each
+   other therefore need a comma or a line each: "Alice, Bob".
+4. A number after a Chinese word on the same line ("阿里巴巴 20") is a weight in the format of FunASR's
+   runtime. SeACo has no weights: it is reported and ignored, and does not become a hot word. A number
+   anywhere else is one.
+5. Doubles are dropped; so are book-title marks, quotation marks and the middle dot of foreign names, which
+   nobody pronounces. "off" (and an empty text) means no hot words.
 
-A list is taken an item at a time, as if each item were a line. `@path` reads a file, but only where the caller
-allows it; everything else is text: never a path, never an address.
+A list is taken an item at a time, as if each item were a line. `@path` reads a file, but only where the
+caller allows it; everything else is text: never a path, never an address.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class HotwordLimits:
-    """What a list may cost. More words lower the recall of each; longer words lengthen every one's encoding."""
+    """What a list may cost: more words lower the recall of each, longer ones slow down the encoding of all."""
 
     max_words: int = 1000
     warn_words: int = 400
@@ -106,8 +107,8 @@ class _Draft:
         warnings = []
         if len(self.used) >= self.limits.warn_words:
             warnings.append(
-                f"{len(self.used)} hot words: from about {self.limits.warn_words} on each one is recognised less often; "
-                "keep the list to what this recording needs"
+                f"{len(self.used)} hot words: from about {self.limits.warn_words} on, each is recognised less often; "
+                "keep the list to what the recording needs"
             )
         if self.weights:
             more = ", ..." if len(self.weights) > _SHOWN else ""
@@ -124,7 +125,7 @@ class _Draft:
 
 
 def is_off(source: str | Sequence[str] | None) -> bool:
-    """True when no hot words are wanted, so that the part of the model that serves them need not be loaded."""
+    """True when no hot words are wanted, so that the model's part for them need not be loaded."""
     if source is None:
         return True
     items = [source] if isinstance(source, str) else list(source)
@@ -205,7 +206,7 @@ def _too_large(what: str, size: int, limits: HotwordLimits) -> HotwordError:
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
-    """(word, "") for each hot word in a text, and (word, weight) for each weight found after a Chinese word."""
+    """(word, "") for each hot word in a text, (word, weight) for each weight after a Chinese word."""
     text = unicodedata.normalize("NFKC", text.replace("’", "'"))
     for chunk in _SEPARATORS.split(text):
         phrase: list[str] = []

@@ -1,8 +1,9 @@
 """Token ids to words and back: the vocabulary, `@@` word pieces, and where a written line has spaces.
 
-A token is what the network emits: one Chinese character, a whole Latin word, or a piece of one. A piece that the
-next token continues ends in `@@` ("hel@@", "lo"). A word is what a reader sees: it has text and times.
-Hot-word lists are taken apart in hotwords.py, transcripts are kept in transcript.py; nothing here knows about either.
+A token is what the network emits: one Chinese character, a whole Latin word, or a piece of one. A piece
+that the next token continues ends in `@@` ("hel@@", "lo"). A word is what a reader sees: it has text and
+times. Hot-word lists are taken apart in hotwords.py, transcripts are kept in transcript.py; nothing here
+knows about either.
 """
 
 from __future__ import annotations
@@ -64,15 +65,15 @@ def is_cjk(char: str) -> bool:
 
 
 def is_letter(char: str) -> bool:
-    """True for letters of scripts written with spaces ("Latin" in this module's words), and for the apostrophe."""
+    """True for letters of scripts written with spaces (here all called Latin), and for the apostrophe."""
     return char == "'" or (char.isalpha() and not is_cjk(char))
 
 
 def needs_space(left: str, right: str) -> bool:
     """Whether a writer puts a space between two neighbouring words.
 
-    Between two Latin words and between a Latin word and a number: yes. Between two digits (the network emits numbers
-    digit by digit) and beside Chinese characters: no.
+    Between two Latin words and between a Latin word and a number: yes. Between two digits (the network
+    emits numbers digit by digit) and beside Chinese characters: no.
     """
     if not left or not right:
         return False
@@ -93,7 +94,7 @@ def join_words(words: Iterable[str]) -> str:
 
 
 def runs(text: str) -> Iterator[str]:
-    """Cut a text without spaces into what is looked up as one: a run of letters, or any single other character."""
+    """Cut a text without spaces into what is looked up: runs of letters, other characters one by one."""
     run = ""
     for char in text:
         if is_letter(char):
@@ -112,7 +113,8 @@ class Vocabulary:
 
     Args:
         tokens: all tokens by id; the first three are `<blank>`, `<s>`, `</s>`, the last is `<unk>`.
-        seg_dict: lower-case word -> its tokens; without it only words that are tokens themselves can be encoded.
+        seg_dict: lower-case word -> its tokens; without it only words that are tokens themselves can be
+            encoded.
 
     Raises:
         PackError: the list is not such a vocabulary.
@@ -164,7 +166,7 @@ class Vocabulary:
         return token_id in self._special
 
     def encode_word(self, word: str) -> list[int] | None:
-        """Token ids of a word or a phrase of words with spaces; None when any part of it cannot be spelled."""
+        """Token ids of a word, or of words with spaces between; None when a part cannot be spelled."""
         ids: list[int] = []
         for part in self.pieces(word):
             if part.ids is None:
@@ -177,7 +179,7 @@ class Vocabulary:
         return tuple(dict.fromkeys(part.text for part in self.pieces(word) if part.ids is None))
 
     def pieces(self, phrase: str) -> Iterator[Pieces]:
-        """Each part of a phrase with its ids: a word of the dictionary, else its runs of letters and its characters."""
+        """Each part of a phrase with its ids: words of the dictionary, else what `runs` gives."""
         for word in phrase.split():
             whole = self._lookup(word.lower())
             if whole is not None:
@@ -235,9 +237,9 @@ class _OpenWord:
 class WordAssembler:
     """Tokens in, in any portions; words out as soon as no later token can change them.
 
-    Pieces are joined, from the start of the first to the end of the last. Two or more single Latin letters in a row
-    were spelled aloud and become one word in capitals ("a", "i" -> "AI"); a letter alone stays as it is. A piece
-    whose continuation never comes is given out as it stands.
+    Pieces are joined, from the start of the first to the end of the last. Two or more single Latin letters
+    in a row were spelled aloud and become one word in capitals ("a", "i" -> "AI"); a letter alone stays as
+    it is. A piece whose continuation never comes is given out as it stands.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -247,7 +249,7 @@ class WordAssembler:
     def add(self, ids: Iterable[int], starts: Iterable[float], ends: Iterable[float]) -> list[Word]:
         """Take tokens with their times in seconds; give the words that are now complete."""
         words: list[Word] = []
-        for token_id, start, end in zip(ids, starts, ends):
+        for token_id, start, end in zip(ids, starts, ends, strict=True):
             if not self._vocabulary.is_special(int(token_id)):
                 self._take(self._vocabulary.tokens[int(token_id)], float(start), float(end), words)
         return words
@@ -290,8 +292,8 @@ class WordAssembler:
 class SegmentDictionary(Mapping[str, tuple[str, ...]]):
     """FunASR's `seg_dict` file (word, white space, its tokens; one a line), read in place.
 
-    The large model's file holds some 8 MB of lines; as a dict of tuples it would cost about ten times that. Here it
-    stays in the page cache, and the first look-up builds an index of 12 bytes a line.
+    The large model's file holds some 8 MB of lines; as a dict of tuples it would cost several times that.
+    Here it stays in the page cache, and the first look-up builds an index of 12 bytes a line.
 
     Raises:
         PackError: on the first look-up, when the file cannot be read.

@@ -1,7 +1,8 @@
 """What was said and when, kept small: a ten-hour transcript costs about 3 MB.
 
 Words are held as one run of UTF-8 bytes and arrays of milliseconds, not as objects; they become `Word` and
-`Utterance` objects one at a time while somebody reads them. How a transcript is written out is subtitles.py's part.
+`Utterance` objects one at a time while somebody reads them. How a transcript is written out is
+subtitles.py's part.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Utterance(NamedTuple):
 
 
 class Transcript:
-    """Utterances in order. Times are kept to the millisecond, and so differ from those added by up to 0.5 ms."""
+    """Utterances in order, with times to the nearest millisecond."""
 
     def __init__(self) -> None:
         self._letters = bytearray()

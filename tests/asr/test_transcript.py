@@ -20,7 +20,7 @@ def test_gives_back_what_was_added() -> None:
     assert len(transcript) == 4
     assert [u.text for u in transcript.utterances] == ["你好", "hello𠮷"]
     assert [w.text for w in transcript.words()] == ["你", "好", "hello", "𠮷"]
-    for kept, given in zip(transcript.words(), first.words + second.words):
+    for kept, given in zip(transcript.words(), first.words + second.words, strict=True):
         assert abs(kept.start - given.start) < 0.00051 and abs(kept.end - given.end) < 0.00051
     assert next(iter(transcript.utterances)) == Utterance(
         0.5, 1.0, (Word("你", 0.5, 0.7), Word("好", 0.75, 0.95))
