@@ -39,7 +39,7 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class HotwordLimits:
-    """What a list may cost: more words lower the recall of each, longer ones slow down the encoding of all."""
+    """What a list may cost: more words lower the recall of each, longer ones slow the encoding of all."""
 
     max_words: int = 1000
     warn_words: int = 400
@@ -107,8 +107,8 @@ class _Draft:
         warnings = []
         if len(self.used) >= self.limits.warn_words:
             warnings.append(
-                f"{len(self.used)} hot words: from about {self.limits.warn_words} on, each is recognised less often; "
-                "keep the list to what the recording needs"
+                f"{len(self.used)} hot words: from about {self.limits.warn_words} on, each is recognised "
+                "less often; keep the list to what the recording needs"
             )
         if self.weights:
             more = ", ..." if len(self.weights) > _SHOWN else ""

@@ -292,7 +292,7 @@ class WordAssembler:
 class SegmentDictionary(Mapping[str, tuple[str, ...]]):
     """FunASR's `seg_dict` file (word, white space, its tokens; one a line), read in place.
 
-    The large model's file holds some 8 MB of lines; as a dict of tuples it would cost several times that.
+    The large model's file holds some 8 MB of lines; as a dict of tuples it would cost over ten times that.
     Here it stays in the page cache, and the first look-up builds an index of 12 bytes a line.
 
     Raises:

@@ -1,0 +1,219 @@
+"""What this host grants the process: processors, memory, instruction sets, and the memory used so far.
+
+Containers are given less than the machine has; onnxruntime and torch look at the machine. Every reading here
+takes the smaller of both. Only files of /proc and /sys are read (below `root`, so that tests can lay them
+out), nothing is cached, and a reading that is not there is None. What to do with the numbers is decided
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path("/")
+_UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number of this order
+
+
+@dataclass(frozen=True)
+class CpuGrant:
+    """Processors: of the machine, those this process may run on, and the container's quota in processors."""
+
+    machine: int
+    affinity: int
+    quota: float | None
+
+    @property
+    def cores(self) -> int:
+        """How many threads to start; half a processor of quota counts as one more thread, less does not."""
+        granted = self.affinity if self.quota is None else min(self.affinity, int(self.quota + 0.5))
+        return max(1, granted)
+
+    @property
+    def reason(self) -> str:
+        """Why it is that number, as a clause."""
+        if self.quota is not None and int(self.quota + 0.5) < self.affinity:
+            return f"the container's quota is {self.quota:g} of {self.machine} processors"
+        if self.affinity < self.machine:
+            return f"the process may run on {self.affinity} of {self.machine} processors"
+        return "all processors of the machine"
+
+
+@dataclass(frozen=True)
+class MemoryGrant:
+    """Memory in bytes: all and free on the machine, the container's limit and what it holds of that."""
+
+    total: int | None
+    machine_available: int | None
+    limit: int | None
+    used_of_limit: int | None
+
+    @property
+    def available(self) -> int | None:
+        """What can still be taken before the machine swaps or the container is killed."""
+        room = None
+        if self.limit is not None and self.used_of_limit is not None:
+            room = max(0, self.limit - self.used_of_limit)
+        readings = [value for value in (self.machine_available, room) if value is not None]
+        return min(readings, default=None)
+
+
+@dataclass(frozen=True)
+class CpuFeatures:
+    """The processor's name and the instruction sets that matter for matrix products."""
+
+    model: str
+    architecture: str
+    flags: frozenset[str]
+
+    @property
+    def avx2(self) -> bool:
+        return "avx2" in self.flags
+
+    @property
+    def avx512(self) -> bool:
+        return "avx512f" in self.flags
+
+    @property
+    def int8_dot(self) -> bool:
+        """True with instructions that multiply and add 8-bit integers at once (VNNI; `asimddp` on ARM)."""
+        return bool(self.flags & {"avx512_vnni", "avx_vnni", "avx512vnni", "avxvnni", "asimddp"})
+
+
+def cpu_grant(root: Path = _ROOT) -> CpuGrant:
+    """Processors this process may use."""
+    machine = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    quotas = [quota for folder in _cgroup_folders(root, "cpu") if (quota := _quota(folder)) is not None]
+    return CpuGrant(machine=machine, affinity=affinity, quota=min(quotas, default=None))
+
+
+def memory_grant(root: Path = _ROOT) -> MemoryGrant:
+    """Memory this process may use."""
+    fields = _fields(root / "proc/meminfo")
+    total, available = _kilobytes(fields.get("MemTotal")), _kilobytes(fields.get("MemAvailable"))
+    limit: int | None = None
+    used: int | None = None
+    for folder in _cgroup_folders(root, "memory"):
+        found = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        if found is None or found >= (total or _UNLIMITED) or (limit is not None and found >= limit):
+            continue
+        limit, used = found, _working_set(folder)
+    return MemoryGrant(total=total, machine_available=available, limit=limit, used_of_limit=used)
+
+
+def cpu_features(root: Path = _ROOT) -> CpuFeatures:
+    """Name and flags of the first processor listed."""
+    fields = _fields(root / "proc/cpuinfo")
+    name = fields.get("model name") or fields.get("Model") or platform.processor() or "unknown processor"
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return CpuFeatures(model=name, architecture=platform.machine(), flags=frozenset(flags.split()))
+
+
+def peak_rss_bytes(root: Path = _ROOT) -> int:
+    """The most memory this process has held at once, in bytes."""
+    peak = _kilobytes(_fields(root / "proc/self/status").get("VmHWM"))
+    if peak is not None:
+        return peak
+    measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return measured if sys.platform == "darwin" else measured * 1024
+
+
+def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """The control groups that bound this process for a controller, from its own up to the mount point."""
+    own = _own_groups(root, controller)
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, separator, after = line.partition(" - ")
+        left, right = before.split(), after.split()
+        if not separator or len(left) < 5 or len(right) < 3:
+            continue
+        if right[0] == "cgroup2":
+            group = own.get("")
+        elif right[0] == "cgroup" and controller in right[2].split(","):
+            group = own.get(controller)
+        else:
+            continue
+        mount = root / left[4].lstrip("/")
+        inside = _below(group or "/", left[3])
+        folder = mount / inside
+        while True:
+            yield folder
+            if folder == mount or mount not in folder.parents:
+                break
+            folder = folder.parent
+
+
+def _own_groups(root: Path, controller: str) -> dict[str, str]:
+    """Controller -> path of this process's group; the unified hierarchy stands under ""."""
+    groups: dict[str, str] = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        parts = line.split(":", 2)
+        if len(parts) == 3 and (parts[1] == "" or controller in parts[1].split(",")):
+            groups["" if parts[1] == "" else controller] = parts[2]
+    return groups
+
+
+def _below(group: str, mounted: str) -> str:
+    """The group's path below what is mounted; inside a container only a part of the tree is."""
+    if mounted != "/" and (group == mounted or group.startswith(mounted + "/")):
+        group = group[len(mounted) :]
+    return "" if ".." in group.split("/") else group.lstrip("/")
+
+
+def _quota(folder: Path) -> float | None:
+    unified = _read(folder / "cpu.max").split()
+    if len(unified) == 2 and unified[0].isdigit() and unified[1].isdigit():
+        return int(unified[0]) / max(1, int(unified[1]))
+    quota = _number(folder / "cpu.cfs_quota_us")
+    period = _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None
+
+
+def _working_set(folder: Path) -> int | None:
+    """Bytes in use that the kernel cannot simply drop: page cache that is not in active use is left out."""
+    used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
+    if used is None:
+        return None
+    statistics = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) >= 2)
+    droppable = statistics.get("total_inactive_file", statistics.get("inactive_file", "0"))
+    return max(0, used - int(droppable)) if droppable.isdigit() else used
+
+
+def _number(*paths: Path) -> int | None:
+    for path in paths:
+        try:
+            return int(_read(path))
+        except ValueError:
+            continue
+    return None
+
+
+def _kilobytes(text: str | None) -> int | None:
+    words = (text or "").split()
+    return int(words[0]) * 1024 if words and words[0].isdigit() else None
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """`name: value` lines; the first of each name."""
+    found: dict[str, str] = {}
+    for line in _lines(path):
+        name, separator, value = line.partition(":")
+        if separator:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return _read(path).splitlines()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
