@@ -17,8 +17,20 @@ PREDICTORS = {"CifPredictorV2", "CifPredictorV3"}
 UPSAMPLERS = {"cnn", "cnn_blstm"}
 
 # What FunASR assumes where a config is silent (funasr/models/{sanm/encoder,paraformer/decoder}.py).
-_ENCODER_DEFAULTS = {"output_size": 256, "attention_heads": 4, "linear_units": 2048, "num_blocks": 6, "kernel_size": 11}
-_DECODER_DEFAULTS = {"attention_heads": 4, "linear_units": 2048, "num_blocks": 6, "att_layer_num": 6, "kernel_size": 21}
+_ENCODER_DEFAULTS = {
+    "output_size": 256,
+    "attention_heads": 4,
+    "linear_units": 2048,
+    "num_blocks": 6,
+    "kernel_size": 11,
+}
+_DECODER_DEFAULTS = {
+    "attention_heads": 4,
+    "linear_units": 2048,
+    "num_blocks": 6,
+    "att_layer_num": 6,
+    "kernel_size": 21,
+}
 
 
 @dataclass(frozen=True)

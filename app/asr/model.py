@@ -153,7 +153,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.scale = math.sqrt(shape.size)
         self.encoders0 = nn.ModuleList([EncoderLayer(shape.feature_size, shape)])
-        self.encoders = nn.ModuleList(EncoderLayer(shape.size, shape) for _ in range(shape.encoder_layers - 1))
+        self.encoders = nn.ModuleList(
+            EncoderLayer(shape.size, shape) for _ in range(shape.encoder_layers - 1)
+        )
         self.after_norm = layer_norm(shape.size)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
@@ -296,7 +298,9 @@ class Predictor(nn.Module):
             return self.blstm(x)[0]
         # Packed, so that the backward direction starts at each segment's own end and not in the padding.
         packed = nn.utils.rnn.pack_padded_sequence(x, steps.cpu(), batch_first=True, enforce_sorted=False)
-        out, _ = nn.utils.rnn.pad_packed_sequence(self.blstm(packed)[0], batch_first=True, total_length=x.shape[1])
+        out, _ = nn.utils.rnn.pad_packed_sequence(
+            self.blstm(packed)[0], batch_first=True, total_length=x.shape[1]
+        )
         return out
 
 
@@ -308,8 +312,9 @@ def integrate_and_fire(hidden: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
     """
     total = alphas.double().cumsum(dim=1)
     counts = alphas.sum(dim=1).floor().long()
-    steps = torch.arange(int(counts.max()) if not torch.onnx.is_in_onnx_export() else counts.max(), device=alphas.device)
-    steps = steps[None, :, None].to(total.dtype)
+    most = counts.max()
+    tokens = torch.arange(most if torch.onnx.is_in_onnx_export() else int(most), device=alphas.device)
+    steps = tokens[None, :, None].to(total.dtype)
     upper = torch.minimum(total[:, None, :], steps + 1)
     lower = torch.maximum((total - alphas)[:, None, :], steps)
     weights = torch.relu(upper - lower).to(hidden.dtype)
@@ -335,7 +340,9 @@ class ParaformerNetwork(nn.Module):
             self.seaco_decoder = BiasDecoder(shape.size, shape.bias)
             self.hotword_output_layer = nn.Linear(shape.size, shape.vocabulary_size)
 
-    def encode(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def encode(
+        self, features: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """features (B, T, F) -> hidden (B, T, D), acoustic tokens (B, N, D), counts (B,), alphas (B, T + 1)."""
         mask = None if lengths is None else valid_mask(lengths, features.shape[1])
         hidden = self.encoder(features, mask)

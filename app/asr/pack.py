@@ -168,7 +168,9 @@ class Pack:
             scale = np.array(data.pop("cmvn_scale"), dtype=np.float32)
             return FrontendConfig(cmvn_shift=shift, cmvn_scale=scale, **data)
         except (KeyError, TypeError, ValueError) as error:
-            raise PackError(f"{self.path(FRONTEND)} does not describe a frontend ({error!r})", fix=_REMAKE) from error
+            raise PackError(
+                f"{self.path(FRONTEND)} does not describe a frontend ({error!r})", fix=_REMAKE
+            ) from error
 
 
 def frontend_to_json(config: FrontendConfig) -> str:

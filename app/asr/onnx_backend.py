@@ -1,0 +1,158 @@
+"""The CPU backend: onnxruntime runs a pack's graphs, one segment at a time.
+
+Here: sessions, threads and memory settings, and the order of the stages. The graphs are made by onnx_export.py.
+A stage is loaded when it is first needed: without hot words their part of the model never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.asr import pack
+from app.asr.backend import HOTWORD_FILTER, EncodedHotwords, filtered_rows
+from app.asr.errors import PackError, ResourceError
+from app.asr.segments import Recognition
+from app.asr.timing import FRAME_SECONDS, token_times
+from app.asr.tokens import Vocabulary
+
+_SPECIAL_IDS = (Vocabulary.blank_id, Vocabulary.sos_id, Vocabulary.eos_id)
+# Words whose embedding runs at once: bounds the memory of a list of 1000 words.
+_HOTWORD_BATCH = 128
+
+
+class OnnxBackend:
+    """Runs an opened pack on the CPU. Use it from one thread.
+
+    Args:
+        model: the pack, already checked.
+        threads: of one operator; the count of granted processors is the caller's to know.
+
+    Raises:
+        PackError: a graph cannot be loaded.
+    """
+
+    device = "cpu"
+
+    def __init__(self, model: pack.Pack, *, threads: int) -> None:
+        self._pack = model
+        self._threads = threads
+        self._shape = model.manifest.architecture
+        self.precision = model.precision
+        self._encoder = self._session(pack.ENCODER)
+        self._decoder = self._session(pack.DECODER)
+
+    @cached_property
+    def _timestamps(self) -> ort.InferenceSession:
+        return self._session(pack.TIMESTAMPS)
+
+    @cached_property
+    def _hotword_encoder(self) -> ort.InferenceSession:
+        return self._session(pack.HOTWORD_ENCODER)
+
+    @cached_property
+    def _bias_decoder(self) -> ort.InferenceSession:
+        return self._session(pack.BIAS_DECODER)
+
+    @cached_property
+    def _bias_head(self) -> ort.InferenceSession:
+        return self._session(pack.BIAS_HEAD)
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        path = self._pack.path(name)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Every segment has its own length: remembered allocation patterns would only pile up.
+        options.enable_mem_pattern = False
+        try:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            raise PackError(
+                f"{path} cannot be loaded ({_first_line(error)})",
+                fix="Make the pack again with this version of the program.",
+            ) from error
+
+    def encode_hotwords(self, words: Sequence[Sequence[int]]) -> EncodedHotwords:
+        """Token ids of each word -> rows (H + 1, D), the no-bias row last.
+
+        Raises:
+            PackError: the model has no hot-word branch.
+        """
+        listed = [list(word) for word in words] + [[Vocabulary.sos_id]]
+        parts = []
+        for first in range(0, len(listed), _HOTWORD_BATCH):
+            batch = listed[first : first + _HOTWORD_BATCH]
+            lengths = np.array([len(word) for word in batch], dtype=np.int64)
+            ids = np.zeros((len(batch), int(lengths.max())), dtype=np.int64)
+            for row, word in zip(ids, batch):
+                row[: len(word)] = word
+            parts.append(self._run(self._hotword_encoder, {"ids": ids, "lengths": lengths})[0])
+        return EncodedHotwords(np.concatenate(parts))
+
+    def recognise(self, features: NDArray[np.float32], hotwords: EncodedHotwords | None) -> Recognition:
+        """features (frames, width) -> tokens and their times.
+
+        Raises:
+            ResourceError: the segment does not fit into memory.
+        """
+        if len(features) == 0:
+            return _nothing()
+        hidden, acoustic, alphas = self._run(self._encoder, {"features": features[None]})
+        if acoustic.shape[1] == 0:
+            return _nothing()
+        ids, state = self._run(self._decoder, {"hidden": hidden, "acoustic": acoustic})
+        chosen = ids[0]
+        if hotwords is not None:
+            biased = self._biased_ids(acoustic, state, hotwords.rows[None])
+            chosen = np.where(biased == self._shape.no_bias_id, chosen, biased)
+        chosen = chosen[~np.isin(chosen, _SPECIAL_IDS)].astype(np.int32)
+        starts, ends = self._times(hidden, alphas, len(chosen))
+        return Recognition(ids=chosen, starts=starts, ends=ends)
+
+    def _biased_ids(
+        self, acoustic: NDArray[np.float32], state: NDArray[np.float32], rows: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        decoder_side, scores = self._run(self._bias_decoder, {"stream": state, "rows": rows})
+        if rows.shape[1] > HOTWORD_FILTER:
+            rows = np.ascontiguousarray(rows[:, filtered_rows(scores[0])])
+            decoder_side, _ = self._run(self._bias_decoder, {"stream": state, "rows": rows})
+        acoustic_side, _ = self._run(self._bias_decoder, {"stream": acoustic, "rows": rows})
+        sides = {"acoustic_side": acoustic_side, "decoder_side": decoder_side}
+        biased: NDArray[np.int64] = self._run(self._bias_head, sides)[0][0]
+        return biased
+
+    def _times(
+        self, hidden: NDArray[np.float32], alphas: NDArray[np.float32], tokens: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if not self._shape.predictor.upsample:
+            return token_times(alphas[0], tokens, step_seconds=FRAME_SECONDS)
+        fine = self._run(self._timestamps, {"hidden": hidden})[0][0]
+        return token_times(fine, tokens, step_seconds=FRAME_SECONDS / self._shape.predictor.upsample_times)
+
+    def _run(
+        self, session: ort.InferenceSession, inputs: dict[str, NDArray[np.generic]]
+    ) -> list[NDArray[np.float32]]:
+        try:
+            outputs: list[NDArray[np.float32]] = session.run(None, inputs)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise ResourceError(
+                f"onnxruntime could not run a stage on {shapes} ({_first_line(error)})",
+                fix="Use shorter segments (--segment-seconds 10), or give the process more memory.",
+            ) from error
+        return outputs
+
+
+def _nothing() -> Recognition:
+    empty = np.zeros(0, np.float32)
+    return Recognition(ids=np.zeros(0, np.int32), starts=empty, ends=empty)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
