@@ -131,7 +131,7 @@ def _attempt(path: Path, run: _Run) -> bool:
             path,
         )
         return False
-    except Exception as error:  # one file's bug must not cost the others their results
+    except Exception as error:  # noqa: BLE001 - one file's bug must not cost the others their results
         run.progress.clear()
         say(f"error: {printable(path)}: internal error ({type(error).__name__}); please report this:")
         say(traceback.format_exc().rstrip())

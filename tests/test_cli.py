@@ -132,6 +132,7 @@ def run(*arguments: str, stdout: int | BinaryIO, **environment: str) -> subproce
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         cwd=ROOT,
         timeout=60,
+        check=False,
         stdout=stdout,
         stderr=subprocess.PIPE,
     )

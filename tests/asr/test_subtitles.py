@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_long_speech_is_cut_into_readable_cues() -> None:
         assert max(len(cue.text) for cue in found) <= limit
         assert max(cue.end - cue.start for cue in found) <= MAX_CUE_SECONDS
         assert min(len(cue.text) for cue in found) >= limit // 4
-        assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+        assert all(a.end <= b.start for a, b in pairwise(found))
         spaces = " " if limit == 42 else ""
         assert spaces.join(cue.text for cue in found) == transcript.text
 
