@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,12 @@ def test_this_machine_can_be_examined(capsys: pytest.CaptureFixture[str]) -> Non
     main(["doctor", "--json"])
     names = [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
     assert names == ["python", "packages", "cores", "processor", "memory", "packs", "packing", "disk"]
+
+
+def test_it_runs_where_nothing_is_installed() -> None:
+    root = Path(module.__file__).parents[1]
+    command = [sys.executable, "-S", "-m", "app", "doctor", "--json"]  # -S: no installed packages
+    done = subprocess.run(command, cwd=root, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, b"")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert "onnxruntime" in checks["packages"]["found"] and checks["packages"]["verdict"] == "fail"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +19,12 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.asr.errors import PackError
 
 PIECE_MARK = "@@"
 _SPECIAL_HEAD = ("<blank>", "<s>", "</s>")
 _SPECIAL_TAIL = "<unk>"
+_LOWER = (1 << 32) - 1
 _SPECIAL = re.compile(r"<[^<>]+>")
 _SCRIPT_WITHOUT_SPACES = (
     (0x3005, 0x3007),  # iteration mark, closing mark, ideographic zero
@@ -293,7 +292,7 @@ class SegmentDictionary(Mapping[str, tuple[str, ...]]):
     """FunASR's `seg_dict` file (word, white space, its tokens; one a line), read in place.
 
     The large model's file holds some 8 MB of lines; as a dict of tuples it would cost over ten times that.
-    Here it stays in the page cache, and the first look-up builds an index of 12 bytes a line.
+    Here it stays in the page cache, and the first look-up builds an index of 8 bytes a line.
 
     Raises:
         PackError: on the first look-up, when the file cannot be read.
@@ -316,18 +315,15 @@ class SegmentDictionary(Mapping[str, tuple[str, ...]]):
             ) from error
 
     @cached_property
-    def _index(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Sorted hashes of the keys, and the offset of each key's line."""
-        hashes, offsets, position = array("q"), array("I"), 0
+    def _index(self) -> array[int]:
+        """For each line the hash of its key (upper 32 bits) and its offset (lower 32), sorted."""
+        entries, position = array("Q"), 0
         while line := self._line(position):
             fields = line.split(None, 1)
             if len(fields) == 2:
-                hashes.append(hash(fields[0]))
-                offsets.append(position)
+                entries.append(_hash(fields[0]) << 32 | position)
             position += len(line)
-        keys = np.array(hashes, dtype=np.int64)
-        order = np.argsort(keys, kind="stable")
-        return keys[order], np.array(offsets, dtype=np.uint32)[order]
+        return array("Q", sorted(entries))
 
     def _line(self, position: int) -> bytes:
         text = self._text
@@ -336,18 +332,21 @@ class SegmentDictionary(Mapping[str, tuple[str, ...]]):
 
     def __getitem__(self, key: str) -> tuple[str, ...]:
         wanted = key.encode("utf-8", "surrogatepass")
-        hashes, offsets = self._index
-        last = int(np.searchsorted(hashes, hash(wanted), "right"))
-        first = int(np.searchsorted(hashes, hash(wanted), "left"))
+        first = bisect_left(self._index, _hash(wanted) << 32)
+        last = bisect_left(self._index, (_hash(wanted) + 1) << 32)
         for place in range(last - 1, first - 1, -1):  # the last line of a repeated key counts
-            fields = self._line(int(offsets[place])).split()
+            fields = self._line(self._index[place] & _LOWER).split()
             if fields[0] == wanted:
                 return tuple(field.decode("utf-8", "replace") for field in fields[1:])
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        for offset in sorted(int(o) for o in self._index[1]):
+        for offset in sorted(entry & _LOWER for entry in self._index):
             yield self._line(offset).split(None, 1)[0].decode("utf-8", "replace")
 
     def __len__(self) -> int:
-        return len(self._index[1])
+        return len(self._index)
+
+
+def _hash(key: bytes) -> int:
+    return hash(key) & _LOWER
