@@ -1,0 +1,1 @@
+"""Shared by several tests: the reference implementation, and models made on the spot."""
