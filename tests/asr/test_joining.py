@@ -1,0 +1,124 @@
+"""Cutting anywhere changes no word: random speech, random cuts, random damage at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from app.asr.joining import Joiner, Recognition, TimedTokens
+
+
+def recognition(tokens: list[tuple[int, float, float]]) -> Recognition:
+    ids, starts, ends = zip(*tokens, strict=True) if tokens else ((), (), ())
+    return Recognition(np.array(ids, np.int32), np.array(starts, np.float32), np.array(ends, np.float32))
+
+
+def collect(joiner: Joiner, segments: list[tuple[float, float, float, Recognition]]) -> TimedTokens:
+    parts = [joiner.add(*segment) for segment in segments]
+    return join([*parts, joiner.flush()])
+
+
+def join(parts: list[TimedTokens]) -> TimedTokens:
+    line = parts[0]
+    for part in parts[1:]:
+        line = line.then(part)
+    return line
+
+
+class Speech:
+    """Tokens without a pause between them, and what a recogniser hears of a piece of them."""
+
+    def __init__(self, seed: int, vocabulary: int, seconds: float = 120.0) -> None:
+        self.random = np.random.default_rng(seed)
+        lengths = self.random.uniform(0.12, 0.32, int(seconds / 0.12))
+        self.ends = np.cumsum(lengths)
+        self.ends = self.ends[self.ends < seconds]
+        self.starts = self.ends - lengths[: len(self.ends)]
+        self.ids = self.random.integers(0, vocabulary, len(self.ends))
+
+    def heard(self, start: float, end: float) -> Recognition:
+        """Whole tokens with jittered times; a token cut by an edge is lost, kept, or heard as another."""
+        tokens = []
+        for token, begin, finish in zip(self.ids, self.starts, self.ends, strict=True):
+            inside = min(finish, end) - max(begin, start)
+            if inside <= 0:
+                continue
+            cut = begin < start or finish > end
+            fate = self.random.integers(0, 3) if cut else 1
+            if fate == 0:
+                continue
+            name = int(token) if fate == 1 else int(self.random.integers(5000, 6000))
+            jitter = self.random.uniform(-0.03, 0.03, 2)
+            tokens.append((name, max(begin, start) - start + jitter[0], min(finish, end) - start + jitter[1]))
+        return recognition(sorted(tokens, key=lambda token: token[1]))
+
+    def pieces(
+        self, longest: float, overlap: tuple[float, float]
+    ) -> list[tuple[float, float, float, Recognition]]:
+        total, start, given, result = float(self.ends[-1]), 0.0, 0.0, []
+        while True:
+            end = min(total + 0.1, start + self.random.uniform(0.6, 1.0) * longest)
+            result.append((start, max(0.0, given - start), end - start, self.heard(start, end)))
+            if end >= total:
+                return result
+            given, start = end, end - self.random.uniform(*overlap)
+
+
+@pytest.mark.parametrize("vocabulary", [4000, 12, 3])
+@pytest.mark.parametrize(("longest", "overlap"), [(30.0, (1.0, 2.0)), (12.0, (1.0, 2.0)), (6.0, (1.0, 1.5))])
+def test_joined_equals_the_original(vocabulary: int, longest: float, overlap: tuple[float, float]) -> None:
+    for seed in range(25):
+        speech = Speech(seed, vocabulary)
+        line = collect(Joiner(), speech.pieces(longest, overlap))
+        assert line.ids.tolist() == speech.ids.tolist(), f"seed {seed}"
+        assert np.abs(line.starts - speech.starts).max() < 0.1
+        assert (np.diff(line.starts) >= 0).all() and (line.ends >= line.starts).all()
+
+
+def test_small_overlaps_of_short_segments_keep_every_word_too() -> None:
+    wrong = total = 0
+    for seed in range(40):
+        speech = Speech(seed, 4000)
+        line = collect(Joiner(), speech.pieces(5.0, (0.6, 1.25)))
+        total += 1
+        wrong += line.ids.tolist() != speech.ids.tolist()
+    assert wrong == 0, f"{wrong} of {total}"
+
+
+def test_one_repeated_token_is_neither_lost_nor_doubled() -> None:
+    # "8888888888" at five a second: every token equals its neighbours, only time tells them apart.
+    starts = np.arange(50) * 0.2
+    first = recognition([(8, t, t + 0.2) for t in starts if t < 6.0])
+    second = recognition([(8, t - 4.5 + 0.02, t - 4.3) for t in starts if t >= 4.5])
+    line = collect(Joiner(), [(0.0, 0.0, 6.0, first), (4.5, 1.5, 5.5, second)])
+    assert len(line) == 50
+
+
+def test_without_overlap_everything_is_kept_and_times_are_absolute() -> None:
+    first, second = recognition([(1, 0.0, 0.2), (2, 0.8, 1.0)]), recognition([(2, 0.0, 0.2), (3, 0.5, 0.7)])
+    line = collect(Joiner(), [(10.0, 0.0, 1.0, first), (11.0, 0.0, 1.0, second)])
+    assert line.ids.tolist() == [1, 2, 2, 3]
+    assert np.allclose(line.starts, [10.0, 10.8, 11.0, 11.5], atol=1e-6)
+
+
+def test_without_a_common_token_the_middle_decides() -> None:
+    first = recognition([(1, 8.0, 8.2), (2, 8.7, 8.9), (9, 9.8, 10.0)])
+    second = recognition([(7, 0.0, 0.1), (3, 1.2, 1.4), (4, 2.5, 2.7)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, first), (8.0, 2.0, 4.0, second)])
+    assert line.ids.tolist() == [1, 2, 3, 4]
+
+
+def test_a_side_that_heard_nothing_takes_nothing_away() -> None:
+    words, nothing = recognition([(1, 8.2, 8.4), (2, 9.2, 9.4)]), recognition([])
+    assert collect(Joiner(), [(0, 0, 10, words), (8, 2, 4, nothing)]).ids.tolist() == [1, 2]
+    late = recognition([(3, 0.3, 0.5), (4, 1.4, 1.6)])
+    assert collect(Joiner(), [(0, 0, 10, nothing), (8, 2, 4, late)]).ids.tolist() == [3, 4]
+
+
+def test_tokens_come_out_as_soon_as_they_are_settled() -> None:
+    joiner = Joiner()
+    tokens = recognition([(index, index * 0.5, index * 0.5 + 0.3) for index in range(20)])
+    early = joiner.add(0.0, 0.0, 10.0, tokens)
+    assert len(early) >= 14
+    assert len(joiner.flush()) == 20 - len(early)
+    assert len(joiner.flush()) == 0
