@@ -164,7 +164,7 @@ def test_memory_does_not_grow_with_length(kind: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (count > 100) == (kind == "speech")
-    # Twice the ring (it doubles), one segment on its way out, and change: 4 bytes a sample.
+    # The ring before and after it grows, one segment on its way out, and change: 4 bytes a sample.
     assert peak < 4 * RATE * 4 * 36
 
 
