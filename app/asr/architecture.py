@@ -17,14 +17,14 @@ PREDICTORS = {"CifPredictorV2", "CifPredictorV3"}
 UPSAMPLERS = {"cnn", "cnn_blstm"}
 
 # What FunASR assumes where a config is silent (funasr/models/{sanm/encoder,paraformer/decoder}.py).
-_ENCODER_DEFAULTS = {
+_ENCODER_DEFAULTS: dict[str, Any] = {
     "output_size": 256,
     "attention_heads": 4,
     "linear_units": 2048,
     "num_blocks": 6,
     "kernel_size": 11,
 }
-_DECODER_DEFAULTS = {
+_DECODER_DEFAULTS: dict[str, Any] = {
     "attention_heads": 4,
     "linear_units": 2048,
     "num_blocks": 6,

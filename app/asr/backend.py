@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.asr.segments import Recognition
+from app.asr.joining import Recognition
 
 # FunASR filters hot words by attention from this many memory rows on (words and the no-bias row together).
 HOTWORD_FILTER = 50

@@ -27,7 +27,7 @@ class _ExportableAttention(torch.autograd.Function):
     """Multi-head attention that leaves the exporter as onnxruntime's fused operator (no T x T copies in the graph)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def forward(_ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         return _attend(query, key, value, heads, None)
 
     @staticmethod
@@ -92,7 +92,7 @@ class SelfAttention(Memory):
         self.linear_out = nn.Linear(size, size)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = self.linear_q_k_v(x).chunk(3, dim=2)
+        query, key, value = self.linear_q_k_v(x).split(self.linear_out.in_features, dim=2)
         memory = super().forward(value, mask)
         return self.linear_out(attention(query, key, value, self.heads, mask)) + memory
 
@@ -108,7 +108,7 @@ class CrossAttention(nn.Module):
         self.linear_out = nn.Linear(size, size)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        key, value = self.linear_k_v(memory).chunk(2, dim=2)
+        key, value = self.linear_k_v(memory).split(self.linear_q.in_features, dim=2)
         return self.linear_out(attention(self.linear_q(x), key, value, self.heads, mask))
 
     def weights(self, x: Tensor, memory: Tensor) -> Tensor:
@@ -312,8 +312,9 @@ def integrate_and_fire(hidden: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
     """
     total = alphas.double().cumsum(dim=1)
     counts = alphas.sum(dim=1).floor().long()
-    most = counts.max()
-    tokens = torch.arange(most if torch.onnx.is_in_onnx_export() else int(most), device=alphas.device)
+    # A tensor while exporting, so that the graph keeps the length open; a number else.
+    most: Any = counts.max() if torch.onnx.is_in_onnx_export() else int(counts.max())
+    tokens = torch.arange(most, device=alphas.device)
     steps = tokens[None, :, None].to(total.dtype)
     upper = torch.minimum(total[:, None, :], steps + 1)
     lower = torch.maximum((total - alphas)[:, None, :], steps)

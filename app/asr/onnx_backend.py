@@ -6,8 +6,9 @@ A stage is loaded when it is first needed: without hot words their part of the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from app.asr import pack
 from app.asr.backend import HOTWORD_FILTER, EncodedHotwords, filtered_rows
 from app.asr.errors import PackError, ResourceError
-from app.asr.segments import Recognition
+from app.asr.joining import Recognition
 from app.asr.timing import FRAME_SECONDS, token_times
 from app.asr.tokens import Vocabulary
 
@@ -90,8 +91,8 @@ class OnnxBackend:
             batch = listed[first : first + _HOTWORD_BATCH]
             lengths = np.array([len(word) for word in batch], dtype=np.int64)
             ids = np.zeros((len(batch), int(lengths.max())), dtype=np.int64)
-            for row, word in zip(ids, batch):
-                row[: len(word)] = word
+            for index, word in enumerate(batch):
+                ids[index, : len(word)] = word
             parts.append(self._run(self._hotword_encoder, {"ids": ids, "lengths": lengths})[0])
         return EncodedHotwords(np.concatenate(parts))
 
@@ -135,11 +136,9 @@ class OnnxBackend:
         fine = self._run(self._timestamps, {"hidden": hidden})[0][0]
         return token_times(fine, tokens, step_seconds=FRAME_SECONDS / self._shape.predictor.upsample_times)
 
-    def _run(
-        self, session: ort.InferenceSession, inputs: dict[str, NDArray[np.generic]]
-    ) -> list[NDArray[np.float32]]:
+    def _run(self, session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:
-            outputs: list[NDArray[np.float32]] = session.run(None, inputs)
+            outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise ResourceError(

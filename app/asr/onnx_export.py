@@ -119,7 +119,7 @@ def _hotword_exports(network: ParaformerNetwork, acoustic: Tensor, words: int) -
 
 def export_graph(network: ParaformerNetwork, stage: StageExport, *, fold: bool) -> onnx.ModelProto:
     """One stage as an fp32 graph; `fold` bakes transposes into the weights (for int8), else they keep their names."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()
     axes = {name: dict(axes) for name, (_, axes) in stage.inputs.items()}
     axes |= {name: dict(axes) for name, axes in stage.outputs.items()}
     with warnings.catch_warnings():
@@ -247,7 +247,7 @@ def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
 def _point(initializer: TensorProto, offset: int, length: int) -> None:
     """Replaces a tensor's bytes by a reference into the weights file."""
     for field in ("raw_data", "float_data", "int32_data", "int64_data"):
-        initializer.ClearField(field)  # type: ignore[arg-type]
+        initializer.ClearField(field)
     initializer.data_location = TensorProto.EXTERNAL
     del initializer.external_data[:]
     for key, value in (("location", pack.WEIGHTS), ("offset", str(offset)), ("length", str(length))):

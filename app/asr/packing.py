@@ -12,6 +12,7 @@ import math
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,7 @@ def pack_model(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _check_disk(partial, network)
-        manifest_name = name or directory.name
-        _write(funasr, network, partial, precision, progress, name=manifest_name, origin=origin)
+        _write(funasr, network, partial, _Job(name or directory.name, origin, precision, progress))
         partial.rename(output)
     except OSError as error:
         raise OutputError(
@@ -152,16 +152,18 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _write(
-    source: FunasrSource,
-    network: ParaformerNetwork,
-    directory: Path,
-    precision: str,
-    progress: Callable[[str], None],
-    *,
-    name: str,
-    origin: Mapping[str, str],
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """What is to be made of a source."""
+
+    name: str
+    origin: Mapping[str, str]
+    precision: str
+    progress: Callable[[str], None]
+
+
+def _write(source: FunasrSource, network: ParaformerNetwork, directory: Path, job: _Job) -> None:
+    precision, progress = job.precision, job.progress
     _write_small_files(source, directory)
     weights = onnx_export.weights_for(network, precision)
     if overflowing := onnx_export.finite_in_half(weights):
@@ -187,9 +189,9 @@ def _write(
     reference, prescales = golden_run(network, features)
     files = {path.name: pack.record_of(path) for path in sorted(directory.iterdir())}
     draft = pack.Manifest(
-        name=name,
+        name=job.name,
         precision=precision,
-        source=dict(origin) | {"sha256": pack.record_of(source.checkpoint).sha256},
+        source=dict(job.origin) | {"sha256": pack.record_of(source.checkpoint).sha256},
         architecture=source.architecture,
         golden=pack.Golden(reference, (), Vocabulary(source.tokens).decode(reference)),
         files=files,
@@ -202,7 +204,7 @@ def _finish(directory: Path, draft: pack.Manifest, features: NDArray[np.float32]
     """Runs the new graphs on the golden clip, keeps their tokens, and writes the manifest."""
     tokens = OnnxBackend(pack.Pack(directory, draft), threads=1).recognise(features, None).ids
     golden = pack.Golden(draft.golden.tokens, tuple(int(token) for token in tokens), draft.golden.text)
-    manifest = pack.Manifest(**{**vars(draft), "golden": golden})
+    manifest = replace(draft, golden=golden)
     (directory / pack.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -45,4 +45,5 @@ def fire_steps(alphas: NDArray[np.float32], fires: int) -> NDArray[np.float64]:
     steps = np.searchsorted(running, targets, side="left").astype(np.float64)
     # One fire a step at most, as in the frame-by-frame loop of the reference.
     order = np.arange(fires)
-    return np.minimum(np.maximum.accumulate(steps - order) + order, len(alphas) - 1)
+    fired: NDArray[np.float64] = np.minimum(np.maximum.accumulate(steps - order) + order, len(alphas) - 1)
+    return fired

@@ -25,14 +25,16 @@ from app.asr.engine import EngineOptions
 from app.asr.errors import InputError, PackError, ResourceError
 from app.asr.host import cpu_grant, memory_grant
 from app.asr.hotwords import HotwordSet
+from app.asr.joining import Joiner, TimedTokens
 from app.asr.onnx_backend import OnnxBackend
 from app.asr.pack import WEIGHTS, Pack
-from app.asr.segments import Joiner, TimedTokens, cut
+from app.asr.segments import cut
 from app.asr.tokens import Vocabulary, Word, WordAssembler
 from app.asr.transcript import Utterance
 
 # A pause of this length between two words ends an utterance.
 UTTERANCE_PAUSE_SECONDS = 0.5
+UTTERANCE_WORDS = 80
 _SEGMENTS_AHEAD = 2
 # Interpreter, libraries and activations beside the weights, and what loading needs over the size of the weights.
 _BASE_BYTES = 250 << 20
@@ -49,14 +51,25 @@ class _Prepared:
     features: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class _Machinery:
+    """What every file of an engine shares."""
+
+    backend: Backend
+    frontend: Frontend
+    vocabulary: Vocabulary
+    segment_seconds: float
+
+
 class Transcriber:
     """A loaded model on the CPU. Use it from one thread, for one file at a time."""
 
     def __init__(self, pack: Pack, backend: Backend, options: EngineOptions) -> None:
         self._pack = pack
-        self._backend = backend
-        self._options = options
-        self._frontend = Frontend(pack.frontend)
+        self._hotwords_loaded = options.hotwords
+        self._machinery = _Machinery(
+            backend, Frontend(pack.frontend), pack.vocabulary, options.segment_seconds
+        )
 
     @classmethod
     def open(cls, options: EngineOptions) -> Transcriber:
@@ -84,12 +97,12 @@ class Transcriber:
     @property
     def precision(self) -> str:
         """Precision it runs in."""
-        return self._backend.precision
+        return self._machinery.backend.precision
 
     @property
     def vocabulary(self) -> Vocabulary:
         """Its tokens."""
-        return self._pack.vocabulary
+        return self._machinery.vocabulary
 
     def transcribe(self, source: Path, hotwords: HotwordSet | None = None) -> FileTranscription:
         """Begins with a file.
@@ -101,12 +114,12 @@ class Transcriber:
         if hotwords is not None and hotwords.ids:
             if not self._pack.manifest.architecture.has_hotwords:
                 raise InputError(f"The model {self.model} has no hot words", fix="Leave --hotwords out.")
-            if not self._options.hotwords:
+            if not self._hotwords_loaded:
                 raise InputError(
                     "The hot-word part was not loaded", fix="Start again without `--hotwords off`."
                 )
-            encoded = self._backend.encode_hotwords(hotwords.ids)
-        return FileTranscription(self, source, encoded)
+            encoded = self._machinery.backend.encode_hotwords(hotwords.ids)
+        return FileTranscription(self._machinery, source, encoded)
 
     def __enter__(self) -> Transcriber:
         return self
@@ -120,8 +133,8 @@ class Transcriber:
 class FileTranscription:
     """One file on its way; iterate once over its utterances."""
 
-    def __init__(self, engine: Transcriber, source: Path, hotwords: EncodedHotwords | None) -> None:
-        self._engine = engine
+    def __init__(self, machinery: _Machinery, source: Path, hotwords: EncodedHotwords | None) -> None:
+        self._machinery = machinery
         self._hotwords = hotwords
         self._started = time.perf_counter()
         self._reader = AudioReader(source)
@@ -145,11 +158,11 @@ class FileTranscription:
         return self._done_seconds, self._reader.info.duration_seconds
 
     def __iter__(self) -> Iterator[Utterance]:
-        joiner, builder = Joiner(), _UtteranceBuilder(self._engine.vocabulary)
+        joiner, builder = Joiner(), _UtteranceBuilder(self._machinery.vocabulary)
         prepared = _Ahead(self._prepare())
         try:
             for part in prepared:
-                found = self._engine._backend.recognise(part.features, self._hotwords)
+                found = self._machinery.backend.recognise(part.features, self._hotwords)
                 settled = joiner.add(part.start_seconds, part.overlap_seconds, part.duration_seconds, found)
                 self._done_seconds = part.start_seconds + part.duration_seconds
                 yield from builder.add(settled)
@@ -162,12 +175,12 @@ class FileTranscription:
 
     def _prepare(self) -> Iterator[_Prepared]:
         """Runs in the thread ahead: everything before the network."""
-        for segment in cut(self._blocks(), max_seconds=self._engine._options.segment_seconds):
+        for segment in cut(self._blocks(), max_seconds=self._machinery.segment_seconds):
             yield _Prepared(
                 start_seconds=segment.start / SAMPLE_RATE,
                 overlap_seconds=segment.overlap / SAMPLE_RATE,
                 duration_seconds=len(segment.samples) / SAMPLE_RATE,
-                features=self._engine._frontend.features(segment.samples),
+                features=self._machinery.frontend.features(segment.samples),
             )
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -194,7 +207,7 @@ class _Ahead:
             for item in self._items:
                 if not self._put(item):
                     return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer
             last = error
         self._put(last)
 
@@ -224,7 +237,7 @@ class _Ahead:
 
 
 class _UtteranceBuilder:
-    """Settled tokens in, utterances out: words up to a pause."""
+    """Settled tokens in, utterances out: words up to a pause, or up to so many that a reader should not wait longer."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._assembler = WordAssembler(vocabulary)
@@ -232,17 +245,18 @@ class _UtteranceBuilder:
 
     def add(self, tokens: TimedTokens) -> Iterator[Utterance]:
         for word in self._assembler.add(tokens.ids, tokens.starts, tokens.ends):
-            if self._words and word.start - self._words[-1].end >= UTTERANCE_PAUSE_SECONDS:
+            if self._words and self._ends_before(word):
                 yield self._close()
             self._words.append(word)
-        # What ends with a segment is given out now: a reader should not wait for the next segment's first word.
-        if self._words:
-            yield self._close()
 
     def flush(self) -> Iterator[Utterance]:
         self._words += self._assembler.flush()
         if self._words:
             yield self._close()
+
+    def _ends_before(self, word: Word) -> bool:
+        pause = word.start - self._words[-1].end
+        return pause >= UTTERANCE_PAUSE_SECONDS or len(self._words) >= UTTERANCE_WORDS
 
     def _close(self) -> Utterance:
         words, self._words = tuple(self._words), []

@@ -50,7 +50,7 @@ def test_batch_mates_change_nothing(pair: Pair, clips: list[NDArray[np.float32]]
     lengths = torch.tensor([len(part) for part in features])
     # Padding is noise, not zeros: whatever leaks from it would show.
     batch = torch.full((len(features), int(lengths.max()), features[0].shape[1]), 7.0)
-    for row, part in zip(batch, features):
+    for row, part in zip(batch, features, strict=True):
         row[: len(part)] = part
     with torch.inference_mode():
         hidden, acoustic, counts, alphas = pair.network.encode(batch, lengths)
@@ -87,7 +87,7 @@ def _fire_by_frame(hidden: NDArray[np.float32], alphas: NDArray[np.float32]) -> 
     """Continuous integrate-and-fire as the paper tells it, one frame after the other."""
     fired, level = [], 0.0
     current = np.zeros(hidden.shape[1])
-    for frame, alpha in zip([*hidden, np.zeros(hidden.shape[1])], alphas.astype(np.float64)):
+    for frame, alpha in zip([*hidden, np.zeros(hidden.shape[1])], alphas.astype(np.float64), strict=True):
         used = min(alpha, 1.0 - level)
         current = current + used * frame
         level += alpha

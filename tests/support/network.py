@@ -29,7 +29,7 @@ def recognise(
         listed = [*map(list, words), [1]]
         lengths = torch.tensor([len(word) for word in listed])
         padded = torch.zeros(len(listed), int(lengths.max()), dtype=torch.long)
-        for row, word in zip(padded, listed):
+        for row, word in zip(padded, listed, strict=True):
             row[: len(word)] = torch.tensor(word)
         rows = network.encode_hotwords(padded, lengths)[None]
         if rows.shape[1] > HOTWORD_FILTER:

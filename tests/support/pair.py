@@ -53,7 +53,7 @@ class Pair:
         ours, our_times, margins = recognise(self.network, self.frontend.features(clip), self.ids(words))
         if len(ours) != len(ids):
             return Comparison(len(ids), 0, max(len(ids), len(ours)), 0.0)
-        wrong = [index for index, (mine, theirs) in enumerate(zip(ours, ids)) if mine != theirs]
+        wrong = [index for index, (mine, theirs) in enumerate(zip(ours, ids, strict=True)) if mine != theirs]
         ties = sum(bool(margins[index] < NEAR_TIE) for index in wrong)
         worst = 0.0
         if len(times) and self.network.shape.predictor.upsample:
