@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
 import av
+import av.stream
 import kaldi_native_fbank as knf  # type: ignore[import-untyped]
 import numpy as np
-from av.stream import Discard
 
 from app.asr.errors import AudioError, PackError
 from app.asr.media import MEDIA_FAILURES, GuardedFile, open_container
@@ -163,7 +163,7 @@ class AudioReader:
             for rate, mono in pieces:
                 if not _RATES[0] <= rate <= _RATES[1]:
                     raise AudioError(
-                        f"'{self._file.name}' claims a sample rate of {rate} Hz, outside {_RATES[0]}-{_RATES[1]}",
+                        f"'{self._file.name}' claims a rate of {rate} Hz, outside {_RATES[0]}-{_RATES[1]}",
                         fix="Export the recording again, at 16000 Hz",
                     )
                 if missing:
@@ -203,9 +203,12 @@ def _best_stream(container: InputContainer, name: str) -> AudioStream:
     for stream in ranked:
         if getattr(stream, "codec_context", None) is None:
             continue  # FFmpeg has no decoder for this one
+        discard = getattr(
+            av.stream, "Discard", None
+        )  # PyAV 17 and later; before, packets are read and dropped
         for other in container.streams:
-            if other.index != stream.index:
-                other.discard = Discard.all
+            if discard is not None and other.index != stream.index:
+                other.discard = discard.all
         stream.codec_context.thread_count = 1  # the machine's cores belong to the network
         return stream
     raise AudioError(

@@ -107,7 +107,8 @@ class Resampler:
 
 def _resampling_graph(rate: int) -> av.filter.Graph:
     graph = av.filter.Graph()
-    graph.threads = 1
+    if hasattr(graph, "threads"):  # PyAV 17 and later; before, two idle threads come with it
+        graph.threads = 1
     source = graph.add(
         "abuffer", sample_rate=str(rate), sample_fmt="flt", channel_layout="mono", time_base=f"1/{rate}"
     )

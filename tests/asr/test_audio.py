@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -96,9 +97,17 @@ def test_resampling_keeps_time_and_level_to_the_last_sample(tmp_path: Path, rate
 
 @pytest.mark.parametrize(
     ("codec", "tolerance"),
-    [("pcm_u8", 0.02), ("pcm_s16le", 1e-4), ("pcm_s24le", 1e-6), ("pcm_s32le", 1e-6), ("pcm_f32le", 1e-6),
-     ("pcm_f64le", 1e-6), ("pcm_alaw", 0.03), ("pcm_mulaw", 0.03)],
-)  # fmt: skip
+    [
+        ("pcm_u8", 0.02),
+        ("pcm_s16le", 1e-4),
+        ("pcm_s24le", 1e-6),
+        ("pcm_s32le", 1e-6),
+        ("pcm_f32le", 1e-6),
+        ("pcm_f64le", 1e-6),
+        ("pcm_alaw", 0.03),
+        ("pcm_mulaw", 0.03),
+    ],
+)
 def test_every_width_has_the_same_scale(tmp_path: Path, codec: str, tolerance: float) -> None:
     original = tone(5000, SAMPLE_RATE)
     path = encode(tmp_path / "a.wav", original[np.newaxis], SAMPLE_RATE, codec)
@@ -107,10 +116,21 @@ def test_every_width_has_the_same_scale(tmp_path: Path, codec: str, tolerance: f
 
 @pytest.mark.parametrize(
     ("name", "codec", "rate"),
-    [("a.mp3", "libmp3lame", 44100), ("a.mp3", "libmp3lame", 16000), ("a.m4a", "aac", 48000), ("a.aac", "aac", 48000),
-     ("a.flac", "flac", 44100), ("a.ogg", "libopus", 48000), ("a.webm", "libopus", 48000), ("a.amr", "libopencore_amrnb", 8000),
-     ("a.mkv", "aac", 44100), ("a.aiff", "pcm_s16be", 22050), ("a.wma", "wmav2", 44100), ("a.mp4", "aac", 44100)],
-)  # fmt: skip
+    [
+        ("a.mp3", "libmp3lame", 44100),
+        ("a.mp3", "libmp3lame", 16000),
+        ("a.m4a", "aac", 48000),
+        ("a.aac", "aac", 48000),
+        ("a.flac", "flac", 44100),
+        ("a.ogg", "libopus", 48000),
+        ("a.webm", "libopus", 48000),
+        ("a.amr", "libopencore_amrnb", 8000),
+        ("a.mkv", "aac", 44100),
+        ("a.aiff", "pcm_s16be", 22050),
+        ("a.wma", "wmav2", 44100),
+        ("a.mp4", "aac", 44100),
+    ],
+)
 def test_formats_decode_with_their_whole_length(tmp_path: Path, name: str, codec: str, rate: int) -> None:
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV wheel has no encoder {codec}")
@@ -184,7 +204,7 @@ def test_best_stream_is_chosen_and_others_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("flac", rate=16000, layout="mono") for _ in range(2)]
-        streams[1].disposition = Disposition.default
+        streams[1].disposition = Disposition.default.value
         for stream, value in zip(streams, (0.1, 0.4), strict=True):
             plane = np.full((1, 1600), int(value * 32768), np.int16)
             frame = av.AudioFrame.from_ndarray(plane, format="s16", layout="mono")
@@ -252,9 +272,14 @@ def test_missing_files_and_directories_are_refused(tmp_path: Path) -> None:
 def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
     clean = {
         name: encode(tmp_path / name, tone(16000, 16000)[np.newaxis], 16000, codec).read_bytes()
-        for name, codec in (("a.wav", "pcm_s16le"), ("a.mp3", "libmp3lame"), ("a.flac", "flac"), ("a.m4a", "aac"),
-                            ("a.mkv", "aac"))
-    }  # fmt: skip
+        for name, codec in (
+            ("a.wav", "pcm_s16le"),
+            ("a.mp3", "libmp3lame"),
+            ("a.flac", "flac"),
+            ("a.m4a", "aac"),
+            ("a.mkv", "aac"),
+        )
+    }
     random = np.random.default_rng(7)
     for content in clean.values():
         for _ in range(25):
@@ -349,6 +374,8 @@ def test_no_threads_are_left_to_ffmpeg(tmp_path: Path) -> None:
     tasks = Path("/proc/self/task")
     if sys.platform != "linux" or not tasks.exists():
         pytest.skip("threads are counted through /proc")
+    if not hasattr(av.filter.Graph, "threads"):
+        pytest.skip("this PyAV is too old to be told")
     path = encode(tmp_path / "a.flac", tone(44100, 44100)[np.newaxis], 44100, "flac")
     before = len(list(tasks.iterdir()))
     with AudioReader(path) as reader:
