@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from app.asr.engine import (
+    DEFAULT_JOIN_SECONDS,
     DEFAULT_MODEL,
     DEFAULT_SEGMENT_SECONDS,
     MAX_SEGMENT_SECONDS,
@@ -150,9 +151,10 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--segment-seconds",
         type=_segment_seconds,
-        default=DEFAULT_SEGMENT_SECONDS,
+        default=None,
         metavar="S",
-        help=f"longest stretch recognised at once (default: {DEFAULT_SEGMENT_SECONDS:g})",
+        help="longest stretch recognised at once "
+        f"(default: {DEFAULT_SEGMENT_SECONDS:g}, and sentences are joined up to {DEFAULT_JOIN_SECONDS:g})",
     )
     verb.add_argument("--threads", type=_count, metavar="N", help="default: the processors granted")
 

@@ -73,7 +73,7 @@ def test_options_reach_the_engine(wav: str) -> None:
 def test_defaults(wav: str) -> None:
     engine = FakeEngine()
     assert main(["transcribe", wav], engine_factory=engine.factory) == 0
-    assert engine.options == EngineOptions("demo", "auto", None, False, 30.0, None)
+    assert engine.options == EngineOptions("demo", "auto", None, False, None, None)
 
 
 def test_a_model_that_cannot_be_loaded_is_2(wav: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ from app.asr.tokens import Vocabulary
 from app.asr.transcript import Utterance
 
 DEFAULT_MODEL = "demo"
-DEFAULT_SEGMENT_SECONDS = 30.0
+# Without a wish: speech is cut at this length, and sentences are joined up to that one. Joining to 30 s takes a
+# CPU about a fifth longer (docs/benchmarks/cpu.md): attention grows with the square of the length.
+DEFAULT_SEGMENT_SECONDS, DEFAULT_JOIN_SECONDS = 30.0, 15.0
 MIN_SEGMENT_SECONDS, MAX_SEGMENT_SECONDS = 5.0, 120.0
 
 
@@ -30,7 +32,8 @@ class EngineOptions:
         precision: "auto", "fp32", "fp16" or "int8".
         threads: of computation; None takes the processors this process is granted.
         hotwords: load the part of the model that serves hot words.
-        segment_seconds: longest stretch recognised at once.
+        segment_seconds: longest stretch recognised at once, and the length up to which sentences are joined;
+            None takes the two defaults above.
         batch_size: segments recognised at once; None decides from memory.
     """
 
@@ -38,7 +41,7 @@ class EngineOptions:
     precision: str = "auto"
     threads: int | None = None
     hotwords: bool = True
-    segment_seconds: float = DEFAULT_SEGMENT_SECONDS
+    segment_seconds: float | None = None
     batch_size: int | None = None
 
 

@@ -11,6 +11,8 @@ import json
 import math
 import pickle
 import shutil
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +135,10 @@ def load_network(source: FunasrSource) -> ParaformerNetwork:
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
+            # Only torch's zip format can be mapped; older files are read whole.
+            state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"{path} holds more than tensors, or is no checkpoint at all; it was not loaded, since that could run code",

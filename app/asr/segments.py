@@ -6,7 +6,8 @@ offered here too, as the two sides of a cut belong together.
 
 Rules:
 - a segment is one span, or several with at most MERGE_SECONDS of silence between them (kept, so that
-  times inside a segment are times in the file), and never longer than `max_seconds`;
+  times inside a segment are times in the file), and never longer than `max_seconds`; joining stops at
+  `join_seconds`, which is shorter by default, as attention grows with the square of the length;
 - two spans that do not fit together are parted at the silence between them;
 - a span that is too long alone is cut at its quietest moment in the last third or so of what fits. Both
   sides keep up to a second beyond that moment: they overlap by 1 to 2 s (less when segments are short), and
@@ -52,11 +53,19 @@ class Segment:
 
 
 def cut(
-    blocks: Iterable[Samples], *, max_seconds: float = 30.0, detector: SpeechDetector | None = None
+    blocks: Iterable[Samples],
+    *,
+    max_seconds: float = 30.0,
+    join_seconds: float | None = None,
+    detector: SpeechDetector | None = None,
 ) -> Iterator[Segment]:
     """Yield segments as soon as they are decided, holding little more than `max_seconds` of samples.
 
     The result does not depend on the size of the blocks.
+
+    Args:
+        max_seconds: speech without a pause is cut when it is longer.
+        join_seconds: several spans become one segment up to this length; None takes `max_seconds`.
 
     Raises:
         InputError: `max_seconds` is out of range.
@@ -67,7 +76,7 @@ def cut(
             f"segments of {max_seconds:g} s were asked for, the limits are {low:g} and {high:g}",
             fix=f"Choose a length from {low:g} to {high:g} seconds",
         )
-    return _cut(blocks, _Cutter(max_seconds, detector or SpeechDetector()))
+    return _cut(blocks, _Cutter(max_seconds, join_seconds or max_seconds, detector or SpeechDetector()))
 
 
 def _cut(blocks: Iterable[Samples], cutter: _Cutter) -> Iterator[Segment]:
@@ -86,8 +95,9 @@ def _cut(blocks: Iterable[Samples], cutter: _Cutter) -> Iterator[Segment]:
 class _Cutter:
     """State between steps: a ring of samples, the segment being collected, and the detector."""
 
-    def __init__(self, max_seconds: float, detector: SpeechDetector) -> None:
+    def __init__(self, max_seconds: float, join_seconds: float, detector: SpeechDetector) -> None:
         self._limit = round(max_seconds * SAMPLE_RATE)
+        self._join_limit = min(self._limit, round(join_seconds * SAMPLE_RATE))
         self._reach = round(min(1.0, max_seconds / 8) * SAMPLE_RATE)  # half of the longest overlap
         self._search = round(min(10.0, 0.35 * max_seconds) * SAMPLE_RATE)
         self._gap = round(MERGE_SECONDS * SAMPLE_RATE)
@@ -144,7 +154,9 @@ class _Cutter:
     def _joins(self, start: int, end: int) -> bool:
         """Whether speech from `start` to `end` may become part of the open segment."""
         opened = self._open
-        return opened is not None and start - opened.end <= self._gap and end - opened.start <= self._limit
+        return (
+            opened is not None and start - opened.end <= self._gap and end - opened.start <= self._join_limit
+        )
 
     def _cut_down(self, start: int, end: int) -> Generator[Segment, None, int]:
         """Give out as much of the speech as is too long for one segment; returns where the rest starts."""

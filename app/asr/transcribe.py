@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from app.asr.audio import SAMPLE_RATE, AudioReader, Frontend
 from app.asr.backend import Backend, EncodedHotwords
 from app.asr.catalogue import find_pack
-from app.asr.engine import EngineOptions
+from app.asr.engine import DEFAULT_JOIN_SECONDS, DEFAULT_SEGMENT_SECONDS, EngineOptions
 from app.asr.errors import InputError, PackError, ResourceError
 from app.asr.host import cpu_grant, memory_grant
 from app.asr.hotwords import HotwordSet
@@ -58,7 +58,8 @@ class _Machinery:
     backend: Backend
     frontend: Frontend
     vocabulary: Vocabulary
-    segment_seconds: float
+    max_seconds: float
+    join_seconds: float
 
 
 class Transcriber:
@@ -68,7 +69,11 @@ class Transcriber:
         self._pack = pack
         self._hotwords_loaded = options.hotwords
         self._machinery = _Machinery(
-            backend, Frontend(pack.frontend), pack.vocabulary, options.segment_seconds
+            backend=backend,
+            frontend=Frontend(pack.frontend),
+            vocabulary=pack.vocabulary,
+            max_seconds=options.segment_seconds or DEFAULT_SEGMENT_SECONDS,
+            join_seconds=options.segment_seconds or DEFAULT_JOIN_SECONDS,
         )
 
     @classmethod
@@ -175,7 +180,10 @@ class FileTranscription:
 
     def _prepare(self) -> Iterator[_Prepared]:
         """Runs in the thread ahead: everything before the network."""
-        for segment in cut(self._blocks(), max_seconds=self._machinery.segment_seconds):
+        parts = cut(
+            self._blocks(), max_seconds=self._machinery.max_seconds, join_seconds=self._machinery.join_seconds
+        )
+        for segment in parts:
             yield _Prepared(
                 start_seconds=segment.start / SAMPLE_RATE,
                 overlap_seconds=segment.overlap / SAMPLE_RATE,

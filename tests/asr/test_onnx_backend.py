@@ -1,0 +1,84 @@
+"""The CPU backend on the shipped packs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.asr.audio import AudioReader, Frontend
+from app.asr.backend import HOTWORD_FILTER, filtered_rows
+from app.asr.catalogue import DEMO_PACKS
+from app.asr.errors import PackError
+from app.asr.onnx_backend import OnnxBackend
+from app.asr.pack import ENCODER, GOLDEN, Pack
+
+
+def _features(pack: Pack) -> NDArray[np.float32]:
+    with AudioReader(pack.path(GOLDEN)) as reader:
+        samples = np.concatenate(list(reader.blocks()))
+    return Frontend(pack.frontend).features(samples)
+
+
+@pytest.fixture(scope="module", params=["int8", "fp16"])
+def backend(request: pytest.FixtureRequest) -> OnnxBackend:
+    return OnnxBackend(Pack.open(DEMO_PACKS / request.param), threads=1)
+
+
+@pytest.fixture(scope="module")
+def features() -> NDArray[np.float32]:
+    return _features(Pack.open(DEMO_PACKS / "int8"))
+
+
+def test_golden_clip_gives_the_tokens_of_the_manifest(
+    backend: OnnxBackend, features: NDArray[np.float32]
+) -> None:
+    golden = Pack.open(DEMO_PACKS / backend.precision).manifest.golden
+    found = backend.recognise(features, None)
+    assert tuple(found.ids) == golden.tokens == golden.packed_tokens
+    assert (np.diff(found.starts) > 0).all() and (found.ends > found.starts).all()
+    assert found.ends[-1] <= len(features) * 0.06
+
+
+def test_hot_words_are_loaded_when_first_used(features: NDArray[np.float32]) -> None:
+    fresh = OnnxBackend(Pack.open(DEMO_PACKS / "int8"), threads=1)
+    fresh.recognise(features, None)
+    assert not {"_hotword_encoder", "_bias_decoder", "_bias_head"} & set(vars(fresh))
+    fresh.recognise(features, fresh.encode_hotwords([[5, 6]]))
+    assert {"_hotword_encoder", "_bias_decoder", "_bias_head"} <= set(vars(fresh))
+
+
+def test_a_word_is_encoded_alike_in_any_company(backend: OnnxBackend) -> None:
+    words = [[3 + i % 250, 4 + i % 200] + [7] * (i % 5) for i in range(300)]
+    together = backend.encode_hotwords(words).rows
+    assert together.shape[0] == 301
+    for index in (0, 4, 127, 128, 299):
+        np.testing.assert_allclose(
+            together[index], backend.encode_hotwords([words[index]]).rows[0], atol=1e-5
+        )
+
+
+def test_nothing_to_hear_gives_nothing(backend: OnnxBackend) -> None:
+    for frames in (0, 1, 3):
+        found = backend.recognise(np.zeros((frames, 560), np.float32), None)
+        assert len(found.starts) == len(found.ends) == len(found.ids)
+    assert len(backend.recognise(np.zeros((0, 560), np.float32), None).ids) == 0
+
+
+def test_filter_keeps_the_best_rows_and_the_no_bias_row() -> None:
+    scores = np.random.default_rng(0).random(200).astype(np.float32)
+    kept = filtered_rows(scores)
+    assert len(kept) == HOTWORD_FILTER + 1
+    assert kept[-1] == 199
+    assert set(kept[:-1]) == set(np.argsort(scores)[-HOTWORD_FILTER:])
+
+
+def test_a_graph_that_is_none_is_a_pack_error(tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(DEMO_PACKS / "int8", tmp_path / "pack"))
+    pack = Pack.open(directory)
+    (directory / ENCODER).write_bytes(b"not a graph")
+    with pytest.raises(PackError, match=rf"{ENCODER} cannot be loaded"):
+        OnnxBackend(pack, threads=1)
