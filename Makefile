@@ -1,6 +1,6 @@
 # The verbs. `make help` lists them; what they do is in scripts/ and app/.
 .DEFAULT_GOAL := help
-.PHONY: help demo model fmt lint test test-e2e bench bench-quick lock clean
+.PHONY: help demo model fmt lint test test-e2e bench bench-memory bench-quick lock clean
 
 PACK := models/seaco
 SOURCE := iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch
@@ -30,7 +30,10 @@ test-e2e: .venv .venv-dev ## the tests that need a full-size model or a fresh en
 bench: .venv .venv-dev .venv-bench ## measure against FunASR and funasr-onnx; rewrites docs/benchmarks/cpu.*
 	@$(RUN_DEV) -m scripts.bench
 
-bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a tiny model; writes under build/
+bench-memory: .venv .venv-dev ## memory over one minute, one hour, ten hours; rewrites docs/benchmarks/memory.*
+	@$(RUN_DEV) -m scripts.bench.memory
+
+bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a small model; writes under build/
 	@$(RUN_DEV) -m scripts.bench --quick
 
 lock: ## rewrite requirements/*.txt from requirements/*.in (needs uv)

@@ -5,7 +5,7 @@ network behave like a recogniser (about four tokens a second, different sounds g
 Does not live here: anything trained, and anything of the product. What it "recognises" means nothing;
 it serves parity tests and benchmarks, where only shapes, sizes and arithmetic count.
 
-    python scripts/random_checkpoint.py OUTPUT [--size full|tiny] [--arch seaco|bicif|paraformer] [--seed N]
+    python scripts/random_checkpoint.py OUTPUT [--size full|thin|tiny] [--arch seaco|bicif|paraformer] [--seed N]
 
 Needs torch and funasr. The same seed and the same torch release give the same weights.
 """
@@ -56,6 +56,7 @@ class Shape:
 
 SHAPES = {
     "full": Shape(),
+    "thin": Shape(encoder_blocks=2, decoder_blocks=2, vocabulary=420, no_bias=393),  # full width, no depth
     "tiny": Shape(
         width=64,
         encoder_ffn=128,
@@ -199,16 +200,8 @@ def cmvn_text() -> str:
     def row(values: NDArray[np.float64]) -> str:
         return "<LearnRateCoef> 0 [ " + " ".join(f"{value:.6f}" for value in values) + " ]"
 
-    lines = [
-        "<Nnet>",
-        f"<Splice> {size} {size}",
-        "[ 0 ]",
-        f"<AddShift> {size} {size}",
-        row(shift),
-        f"<Rescale> {size} {size}",
-        row(scale),
-        "</Nnet>",
-    ]
+    lines = ["<Nnet>", f"<Splice> {size} {size}", "[ 0 ]", f"<AddShift> {size} {size}", row(shift)]
+    lines += [f"<Rescale> {size} {size}", row(scale), "</Nnet>"]
     return "\n".join(lines) + "\n"
 
 
