@@ -160,6 +160,8 @@ def _transcribe_file(path: Path, run: _Run) -> None:
     run.progress.clear()
     if not streams:
         _deliver(path, transcript, transcription, run)
+    for note in transcription.notes:
+        say(f"warning: {printable(note)}.")
     if not begun:
         say(f"note: {printable(path)}: no speech found.")
     if run.targets is not None:

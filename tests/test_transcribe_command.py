@@ -219,3 +219,11 @@ def test_hot_words_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_demo_model_is_introduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", *touch(tmp_path, "a.wav")], engine_factory=FakeEngine().factory) == 0
     assert "closed vocabulary" in capsys.readouterr().err
+
+
+def test_damage_that_was_worked_around_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = FakeTranscription(
+        [spoken(0.0, "今", "天")], notes=["3 damaged packets of 'a.mp3' were skipped"]
+    )
+    assert transcribe(FakeEngine(default=damaged), *touch(tmp_path, "a.wav")) == 0
+    assert "warning: 3 damaged packets of 'a.mp3' were skipped." in capsys.readouterr().err

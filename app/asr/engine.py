@@ -6,7 +6,7 @@ arguments, and its tests can run, without loading a model's libraries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,11 @@ class Transcription(Protocol):
 
     @property
     def rtf(self) -> float: ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences about damage in the file that was worked around."""
+        ...
 
     @property
     def progress(self) -> tuple[float, float | None]:

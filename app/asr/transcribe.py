@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -156,6 +156,11 @@ class FileTranscription:
     def rtf(self) -> float:
         """Real-time factor: seconds of work for a second of audio."""
         return self.elapsed_seconds / self.audio_seconds if self._decoded_samples else 0.0
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences about damage in the file that was worked around; complete at the end."""
+        return self._reader.notes
 
     @property
     def progress(self) -> tuple[float, float | None]:

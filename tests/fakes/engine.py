@@ -30,6 +30,7 @@ class FakeTranscription:
     elapsed_seconds: float = 2.0
     rtf: float = 0.2
     progress: tuple[float, float | None] = (0.0, 10.0)
+    notes: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[Utterance]:
         for step in self.script:
