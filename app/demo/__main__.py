@@ -18,6 +18,8 @@ from pathlib import Path
 RECORDINGS = Path(__file__).resolve().parent / "recordings"
 RESULTS = Path("build/demo")
 SHOWN_CUES = 4
+# Without hot words every third character of a name is another one that sounds the same.
+MOST_WRONG = 0.35
 
 
 class DemoError(Exception):
@@ -50,9 +52,9 @@ def transcribe(*arguments: str | Path) -> str:
     Raises:
         DemoError: it did not end well.
     """
-    words = ["transcribe", *map(_shown, arguments)]
+    words = ["transcribe", *map(_as_typed, arguments)]
     print(f"\n$ python -m app {shlex.join(words)}", flush=True)
-    command = [sys.executable, "-m", "app", "transcribe", *map(str, arguments)]
+    command = [sys.executable, "-m", "app", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     print(done.stdout, end="", flush=True)
     if done.returncode:
@@ -60,7 +62,7 @@ def transcribe(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def _shown(argument: str | Path) -> str:
+def _as_typed(argument: str | Path) -> str:
     path = Path(argument)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(argument)
 
@@ -85,9 +87,15 @@ def distance(heard: Sequence[str], spoken: Sequence[str]) -> int:
 
 
 def compare(heard: str, spoken: str) -> None:
-    print(
-        f"  -> {distance(characters(heard), spoken)} of {len(spoken)} characters differ from what was spoken"
-    )
+    """Say how far the answer is from what was spoken.
+
+    Raises:
+        DemoError: so far that the program or the model cannot be sound.
+    """
+    wrong = distance(characters(heard), spoken)
+    print(f"  -> {wrong} of {len(spoken)} characters differ from what was spoken", flush=True)
+    if wrong > len(spoken) * MOST_WRONG:
+        raise DemoError("That is not what was spoken: this copy is damaged. Clone it again, or report it.")
 
 
 def show_commands(recordings: dict[str, Recording]) -> None:
@@ -99,11 +107,16 @@ def show_commands(recordings: dict[str, Recording]) -> None:
 
 def show_hotwords(recording: Recording) -> None:
     print("\n2. Names that sound like commoner ones: without hot words, then with them")
+    counts = []
     for hotwords in ("off", "，".join(recording.hotwords)):
         heard = transcribe(recording.path, "--hotwords", hotwords)
-        right = sum(word in characters(heard) for word in recording.hotwords)
-        print(f"  -> {right} of {len(recording.hotwords)} names right")
+        counts.append(sum(word in characters(heard) for word in recording.hotwords))
+        print(f"  -> {counts[-1]} of {len(recording.hotwords)} names right")
         compare(heard, recording.text)
+    if counts[1] <= counts[0]:
+        raise DemoError(
+            "The hot words made no difference: this copy is damaged. Clone it again, or report it."
+        )
 
 
 def show_subtitles(recording: Recording) -> None:

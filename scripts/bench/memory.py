@@ -39,7 +39,15 @@ def measure(model: str, seconds: int, threads: int) -> Footprint:
     Raises:
         BenchError: the program failed, or printed nothing.
     """
-    command = [OUR_PYTHON, "-m", "app", "transcribe", make_audio(WORK, seconds), "--model", model]
+    command: list[str | Path] = [
+        OUR_PYTHON,
+        "-m",
+        "app",
+        "transcribe",
+        make_audio(WORK, seconds),
+        "--model",
+        model,
+    ]
     finished = run([*command, "--threads", str(threads), "--format", "text"], timeout=86_400)
     if not finished.lines:
         raise BenchError(

@@ -32,3 +32,17 @@ def test_a_failed_command_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(demo.DemoError, match="ended with 1"):
         demo.transcribe("x.wav")
+
+
+def test_nonsense_is_not_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    demo.compare("打开灯\n", "打开灯好")
+    assert "1 of 4" in capsys.readouterr().out
+    with pytest.raises(demo.DemoError, match="not what was spoken"):
+        demo.compare("百合窗", "打开灯好")
+
+
+def test_hot_words_that_change_nothing_fail_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = demo.load_recordings()["names"]
+    monkeypatch.setattr(demo, "transcribe", lambda *arguments: recording.text)
+    with pytest.raises(demo.DemoError, match="no difference"):
+        demo.show_hotwords(recording)
