@@ -44,9 +44,11 @@ def test_a_name_is_never_taken_for_a_protocol(
         "\ufeff\n#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1,\nfile://{target}\n#EXT-X-ENDLIST\n",
         "ffconcat version 1.0\nfile '{target}'\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 50000 RTP/AVP 0\n",
-        "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period>"
-        + "<AdaptationSet><Representation id='1'><BaseURL>{target}</BaseURL></Representation></AdaptationSet>"
-        + "</Period></MPD>",
+        (
+            "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period>"
+            "<AdaptationSet><Representation id='1'><BaseURL>{target}</BaseURL></Representation></AdaptationSet>"
+            "</Period></MPD>"
+        ),
     ],
     ids=["hls", "hls with mark", "concat", "sdp", "dash"],
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ pytest.importorskip("onnx", reason="packing needs onnx; serving does not")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from app.asr import hub, packing  # noqa: E402
+from app.asr import hub  # noqa: E402
 from app.asr.audio import Frontend  # noqa: E402
 from app.asr.catalogue import DEMO_PACKS  # noqa: E402
 from app.asr.errors import AsrError, OutputError, ResourceError, SourceError  # noqa: E402
@@ -28,7 +28,11 @@ from app.asr.packing import GOLDEN_CLIP, golden_run, load_network, pack_model, r
 from tests.support.network import recognise  # noqa: E402
 from tests.support.reference import directory_from_pack  # noqa: E402
 
-DiskUsage = namedtuple("DiskUsage", "total used free")
+
+class DiskUsage(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 def _quiet(_: str) -> None:
@@ -83,7 +87,7 @@ def test_prescales_are_powers_that_bring_outputs_into_half(source: Path) -> None
     network = load_network(read_source(source))
     features = Frontend(read_source(source).frontend).features(read_clip(GOLDEN_CLIP))
     assert golden_run(network, features)[1] == {}
-    layer = network.encoder.encoders[2].feed_forward
+    layer: Any = network.encoder.encoders[2].feed_forward
     layer.w_2 = torch.nn.Linear(layer.w_2.in_features, layer.w_2.out_features)
     with torch.no_grad():
         layer.w_2.weight.fill_(0.0)
@@ -197,7 +201,7 @@ def test_an_existing_output_is_never_touched(source: Path, tmp_path: Path) -> No
 def test_too_little_disk_is_said_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: DiskUsage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr("app.asr.packing.shutil.disk_usage", lambda _: DiskUsage(10**9, 10**9 - 10**6, 10**6))
     with pytest.raises(ResourceError, match="has 1 MB free"):
         pack_model(str(source), tmp_path / "pack", "int8", _quiet)
     assert not any(tmp_path.iterdir())
