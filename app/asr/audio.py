@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
 import av
 import av.stream
-import kaldi_native_fbank as knf  # type: ignore[import-untyped]
+import kaldi_native_fbank as knf
 import numpy as np
 
 from app.asr.errors import AudioError, PackError
