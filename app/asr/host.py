@@ -8,6 +8,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
@@ -217,3 +218,24 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+# glibc's mallopt parameters (malloc.h), and what they are set to.
+_MALLOC_SETTINGS = (
+    (-8, 1),  # M_ARENA_MAX: one heap for all threads instead of one a thread
+    (-3, 256 << 10),  # M_MMAP_THRESHOLD: larger blocks go straight back to the system when freed
+    (-1, 128 << 10),  # M_TRIM_THRESHOLD: so does free space at the end of the heap
+)
+
+
+def keep_heap_small() -> bool:
+    """Tells glibc's allocator to give freed memory back; False where there is no glibc.
+
+    Segments of ever new lengths otherwise leave holes: a ten-hour file peaked 5 % above a one-minute file, with
+    these settings 3 %. Process-wide, so it is for programs to call, at their start.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all([mallopt(name, value) == 1 for name, value in _MALLOC_SETTINGS])

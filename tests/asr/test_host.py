@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,23 @@ def test_processor(tmp_path: Path, flags: str, avx2: bool, avx512: bool, int8: b
 def test_peak_memory_is_the_high_water_mark(tmp_path: Path) -> None:
     lay_out(tmp_path, {"proc/self/status": "Name:\tx\nVmRSS:\t  100 kB\nVmHWM:\t  250 kB\n"})
     assert peak_rss_bytes(tmp_path) == 250 * 1024
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    script = """
+import resource
+from app.asr.host import keep_heap_small
+assert keep_heap_small()
+first = bytearray(4_000_000)
+del first  # by default this teaches glibc to keep blocks of such sizes in its heap
+blocks = [bytearray(400_000) for _ in range(200)]
+holders = blocks[::2]
+del blocks
+pages = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+print(pages)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) < 70e6, "blocks between others were kept"

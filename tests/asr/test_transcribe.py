@@ -18,6 +18,7 @@ from app.asr.engine import EngineOptions
 from app.asr.errors import AudioError, InputError, PackError, ResourceError
 from app.asr.host import MemoryGrant
 from app.asr.hotwords import parse_hotwords
+from app.asr.segments import cut
 from app.asr.transcribe import Transcriber
 from tests.support.heldout import read_samples
 
@@ -140,3 +141,23 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         words = parse_hotwords(["天气"], engine.vocabulary)
         with pytest.raises(InputError, match="not loaded"):
             engine.transcribe(RECORDINGS / "golden.wav", words)
+
+
+def _without_silence(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same speech with every quiet stretch of 40 ms or more taken out: no pause is left to cut at."""
+    hop = SAMPLE_RATE // 50
+    frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
+    loud = np.sqrt((frames**2).mean(axis=1)) > 0.01 * np.sqrt((frames**2).mean(axis=1)).max()
+    keep = loud | np.roll(loud, 1) | np.roll(loud, -1)
+    return frames[keep].reshape(-1)
+
+
+@pytest.mark.parametrize("seconds", [7.5, 10, 15, 20, 30, 60, 120])
+def test_speech_without_a_pause_has_the_same_words_however_it_is_cut(
+    meeting: NDArray[np.float32], tmp_path: Path, seconds: float
+) -> None:
+    samples = _without_silence(meeting)
+    parts = list(cut([samples], max_seconds=seconds))
+    assert any(part.overlap for part in parts), "nothing was cut hard: the recording still has pauses"
+    with Transcriber.open(EngineOptions(threads=1, segment_seconds=seconds)) as engine:
+        assert _text(engine, _write(tmp_path / "speech.wav", samples)) == LISTED["meeting.ogg"]["text"]
