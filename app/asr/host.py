@@ -238,4 +238,4 @@ def keep_heap_small() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all([mallopt(name, value) == 1 for name, value in _MALLOC_SETTINGS])
+    return all(mallopt(name, value) == 1 for name, value in _MALLOC_SETTINGS)
