@@ -1,6 +1,6 @@
 # The verbs. `make help` lists them; what they do is in scripts/ and app/.
 .DEFAULT_GOAL := help
-.PHONY: help demo model fmt lint test test-e2e bench bench-memory bench-quick lock clean
+.PHONY: help demo model fmt lint test coverage test-e2e bench bench-memory bench-quick lock clean
 
 PACK := models/seaco
 SOURCE := iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch
@@ -23,6 +23,10 @@ lint: .venv-dev ## read the code for faults; changes nothing
 
 test: .venv-dev ## the tests, minutes
 	@$(RUN_DEV) -m pytest -q
+
+coverage: .venv-dev ## the tests, and which lines they never ran
+	@$(RUN_DEV) -m coverage run -m pytest -q
+	@$(RUN_DEV) -m coverage report
 
 test-e2e: .venv .venv-dev ## the tests that need a full-size model or a fresh environment, many minutes
 	@$(RUN_DEV) -m pytest -q -m e2e tests/e2e
