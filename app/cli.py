@@ -147,7 +147,7 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     verb.add_argument("--output", type=_path, metavar="DIR", help="write a file per input (default: print)")
-    verb.add_argument("--batch-size", type=_count, metavar="N", help="segments at once (default: by memory)")
+    verb.add_argument("--batch-size", type=_count, metavar="N", help="segments at once (at most; a CPU always takes one)")
     verb.add_argument(
         "--segment-seconds",
         type=_segment_seconds,
