@@ -1,6 +1,6 @@
 """What every test gets: an environment without the user's settings, and no network.
 
-Fakes and helpers of one module live beside its tests; larger fakes are in tests/fakes.
+Fakes of one module live beside its tests; larger ones are in tests/fakes.
 """
 
 from __future__ import annotations
