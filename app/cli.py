@@ -76,7 +76,7 @@ def _open_engine(options: EngineOptions) -> Engine:
     try:
         from app.asr.transcribe import Transcriber
     except ModuleNotFoundError as error:
-        raise _not_installed("Transcribing", error, "requirements/cpu.txt") from error
+        raise _not_installed("Transcribing", error, "cpu") from error
 
     return Transcriber.open(options)
 
@@ -85,15 +85,15 @@ def _pack_model(source: str, output: Path, precision: str, progress: Callable[[s
     try:
         from app.asr.packing import pack_model
     except ModuleNotFoundError as error:
-        raise _not_installed("Packing", error, "requirements/pack.txt") from error
+        raise _not_installed("Packing", error, "dev") from error
 
     return pack_model(source, output, precision, progress)
 
 
-def _not_installed(work: str, error: ModuleNotFoundError, requirements: str) -> AsrError:
+def _not_installed(work: str, error: ModuleNotFoundError, purpose: str) -> AsrError:
     return ResourceError(
         f"{work} needs the Python package {error.name}, which is not installed here",
-        fix=f"Install what it needs: python -m pip install -r {requirements}.",
+        fix=f"Run scripts/make_venv.sh {purpose}, and use the environment's Python that it makes.",
     )
 
 
@@ -147,7 +147,9 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     verb.add_argument("--output", type=_path, metavar="DIR", help="write a file per input (default: print)")
-    verb.add_argument("--batch-size", type=_count, metavar="N", help="segments at once (at most; a CPU always takes one)")
+    verb.add_argument(
+        "--batch-size", type=_count, metavar="N", help="segments at once (at most; a CPU always takes one)"
+    )
     verb.add_argument(
         "--segment-seconds",
         type=_segment_seconds,

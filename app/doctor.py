@@ -192,9 +192,7 @@ def check_packing(versions: dict[str, str | None]) -> Check:
     missing = [name for name, version in versions.items() if version is None]
     readings = {"versions": versions}
     if missing:
-        remedy = (
-            "Transcribing needs none of it. To make packs: python -m pip install -r requirements/pack.txt."
-        )
+        remedy = "Transcribing needs none of it. To make packs: scripts/make_venv.sh dev, then .venv-dev/bin/python."
         return Check(
             "packing", OK, f"not possible here: {', '.join(missing)} not installed", remedy, readings
         )

@@ -349,4 +349,5 @@ def _stack(mels: Samples, width: int, step: int) -> Samples:
     rows = -(-len(mels) // step)
     first = (width - 1) // 2
     index = np.arange(rows)[:, np.newaxis] * step + np.arange(width)[np.newaxis] - first
-    return mels[np.clip(index, 0, len(mels) - 1)].reshape(rows, width * mels.shape[1])
+    stacked: Samples = mels[np.clip(index, 0, len(mels) - 1)].reshape(rows, width * mels.shape[1])
+    return stacked

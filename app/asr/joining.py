@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MATCH_SECONDS = 0.25  # starts of one token in two segments differ by less
-MAX_OVERLAP_SECONDS = 2.0  # tokens within it of a segment's end wait for the next segment
+MAX_OVERLAP_SECONDS = 3.0  # tokens within it of a segment's end wait for the next segment
 
 _MARGIN_SECONDS = 0.3  # beyond the overlap, as times are not exact
 

@@ -24,7 +24,8 @@ def integer_sound(samples: int) -> np.ndarray:
 
 def cmvn_config() -> FrontendConfig:
     ramp = np.arange(560, dtype=np.float32)
-    return FrontendConfig(cmvn_shift=-8.0 - ramp / 280, cmvn_scale=0.05 + ramp / 5600)
+    shift, scale = -8.0 - ramp / 280, 0.05 + ramp / 5600
+    return FrontendConfig(cmvn_shift=shift.astype(np.float32), cmvn_scale=scale.astype(np.float32))
 
 
 def test_features_match_the_golden_array() -> None:
