@@ -157,21 +157,23 @@ def long_scores(judge: Judge, lengths: Sequence[float], each: int) -> dict[str, 
     return out
 
 
-def report(
-    directory: Path,
-    threads: int,
-    log: Callable[[str], None],
-    *,
-    plain: int = 120,
-    rare: int = 60,
-    named: int = 100,
-) -> dict[str, Any]:
-    """All figures of a model directory; `plain`, `rare`, `named`: utterances of each set."""
+@dataclass(frozen=True)
+class Amounts:
+    """How much is heard: utterances of each set, and lengths of the long recordings in seconds."""
+
+    plain: int
+    rare: int
+    named: int
+    long_seconds: tuple[float, ...]
+
+
+def report(directory: Path, threads: int, log: Callable[[str], None], amounts: Amounts) -> dict[str, Any]:
+    """All figures of a model directory."""
     judge = Judge(directory, threads)
     sets = {
-        "plain": utterances("plain", plain),
-        "rare": utterances("rare", rare),
-        "named": utterances("named", named),
+        "plain": utterances("plain", amounts.plain),
+        "rare": utterances("rare", amounts.rare),
+        "named": utterances("named", amounts.named),
     }
     rng = random.Random(17)
     none: Callable[[Utterance], Sequence[str]] = lambda _: ()  # noqa: E731
@@ -204,7 +206,7 @@ def report(
         log(f"{kind}, {title}: {score} {time.monotonic() - started:.0f}s")
     times = time_errors(judge, sets["plain"])
     log(f"times {times}")
-    lengths = long_scores(judge, (30.0, 60.0, 110.0), 3)
+    lengths = long_scores(judge, amounts.long_seconds, 3)
     log(f"long {lengths}")
     silence = judge.hear(np.zeros(3 * SAMPLE_RATE, np.float32))[0]
     return {"scores": scores, "starts": times, "long": lengths, "silence": silence}

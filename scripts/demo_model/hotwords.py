@@ -46,6 +46,14 @@ class HotwordPlan:
     weight_decay: float = 0.01
     pointing: float = 0.3
     short_lists: float = 0.2
+    seed: int = 5
+
+
+# Phase 1 finds out what matching is; phase 2 makes it certain, among many and nearly right words.
+PHASES = (
+    HotwordPlan(1500),
+    HotwordPlan(1400, rate=1e-3, first_weight=0.7, ramp=0.3, short_lists=0.0, seed=6),
+)
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,7 @@ def train(
     model: torch.nn.Module, states: Sequence[State], tokens: Sequence[str], plan: HotwordPlan, report: Report
 ) -> None:
     """Train the hot-word branch on remembered states."""
-    batcher = Batcher(states, tokens, seed=5)
+    batcher = Batcher(states, tokens, plan.seed)
     parts = (model.bias_encoder, model.seaco_decoder, model.hotword_output_layer, model.decoder.embed)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     optimiser = torch.optim.AdamW(

@@ -18,6 +18,7 @@ from .hotword_lists import fragment
 from .network import cosine
 from .recogniser import Report
 
+STEPS = 300
 LONGEST = 4
 WORDS = 768
 

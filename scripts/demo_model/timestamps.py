@@ -121,5 +121,6 @@ def train(model: torch.nn.Module, sampler: ClipSampler, plan: TimestampPlan, rep
         optimiser.step()
         if step % 20 == 0 or step == plan.steps - 1:
             report(
-                f"timestamps {step} {time.monotonic() - started:.0f}s loss {float(loss.detach()):.4f} drift {float(drift.detach()):.4f}"
+                f"timestamps {step} {time.monotonic() - started:.0f}s loss {float(loss.detach()):.4f} "
+                f"drift {float(drift.detach()):.4f}"
             )
