@@ -232,7 +232,7 @@ def keep_heap_small() -> bool:
     """Tells glibc's allocator to give freed memory back; False where there is no glibc.
 
     Segments of ever new lengths otherwise leave holes: a ten-hour file peaked 5 % above a one-minute file, with
-    these settings 3 %. Process-wide, so it is for programs to call, at their start.
+    these settings 2 % (docs/benchmarks/memory.md). Process-wide, so it is for programs to call, at their start.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
