@@ -6,7 +6,6 @@ What AutoModel returns is words; `Reference.recognise` keeps the token ids and t
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import subprocess
@@ -24,11 +23,6 @@ from safetensors.torch import load_file
 from app.asr.pack import WEIGHTS, Pack
 
 ROOT = Path(__file__).resolve().parents[2]
-_MODULES = (
-    "funasr.models.seaco_paraformer.model",
-    "funasr.models.bicif_paraformer.model",
-    "funasr.models.paraformer.model",
-)
 
 
 class Reference:
@@ -58,12 +52,11 @@ class Reference:
         self, clips: Sequence[NDArray[np.float32]], hotwords: Sequence[str] | None
     ) -> list[tuple[list[int], NDArray[np.float64]]]:
         """One batch of clips -> for each its ids and its times (tokens, 2) in seconds ((0, 2) without time stamps)."""
+        from funasr.utils import postprocess_utils
+
         seen: list[tuple[list[str], Any]] = []
         with contextlib.ExitStack() as stack:
-            for name in _MODULES:
-                module = importlib.import_module(name)
-                stack.enter_context(_watched(module.postprocess_utils, seen))
-                break
+            stack.enter_context(_watched(postprocess_utils, seen))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             self._model.generate(
                 input=list(clips) if len(clips) > 1 else clips[0],
