@@ -18,7 +18,7 @@ from app.asr.transcript import Utterance
 
 DEFAULT_MODEL = "demo"
 # Without a wish: speech is cut at this length, and sentences are joined up to that one. Joining to 30 s takes a
-# CPU about a fifth longer (docs/benchmarks/cpu.md): attention grows with the square of the length.
+# CPU about a sixth longer (docs/architecture.md): attention grows with the square of the length.
 DEFAULT_SEGMENT_SECONDS, DEFAULT_JOIN_SECONDS = 30.0, 15.0
 MIN_SEGMENT_SECONDS, MAX_SEGMENT_SECONDS = 5.0, 120.0
 

@@ -11,7 +11,7 @@ Rules:
 - two spans that do not fit together are parted at the silence between them;
 - a span that is too long alone is cut at its quietest moment in the last third or so of what fits. Both
   sides keep up to 1.5 s beyond that moment: they overlap by 1.5 to 3 s (less when segments are short), and
-  the middle of the overlap is the quiet moment. With 2 s the words at a side's edge erred twice as often.
+  the middle of the overlap is the quiet moment. With 2 s more words at a side's edge erred.
 """
 
 from __future__ import annotations
