@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ LFR_SECONDS = LFR_N * FRAME_SECONDS
 LFR_OFFSET = 0.0125 - LFR_SECONDS / 2
 EOS = 2
 PADDING = -1
+TIGHT_SECONDS = 0.12
 EDGE_TOLERANCE = 0.02  # seconds a character may stick out of a hard cut and still count as inside
 
 
@@ -37,12 +38,18 @@ class Clip:
 
 @dataclass(frozen=True)
 class Labels:
-    """What is said in a clip: ids (n,), starts and ends (n,) in seconds from the clip's start, name spans [a, b)."""
+    """What is said in a clip: ids (n,), starts and ends (n,) in seconds from the clip's start, name spans [a, b).
+
+    Characters cut by the clip's edges are not among them: one sounds until `head` and one from `tail` on
+    (seconds from the clip's start; None: no character is cut there).
+    """
 
     ids: NDArray[np.int64]
     starts: NDArray[np.float32]
     ends: NDArray[np.float32]
     names: tuple[tuple[int, int], ...]
+    head: float | None = None
+    tail: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,37 @@ def cmvn(tapes: Sequence[Tape]) -> tuple[NDArray[np.float32], NDArray[np.float32
     return (-mean).astype(np.float32), scale.astype(np.float32)
 
 
-class ClipSampler:
-    """Draws batches of clips of similar length from tapes."""
+def tighten(tape: Tape, rng: random.Random) -> Tape:
+    """The same tape with every pause between sentences cut down to 0-120 ms: speech that never stops."""
+    bounds = _sentence_bounds(tape)
+    keep = np.ones(len(tape.fbank), bool)
+    for end, start in zip(bounds[:-1, 1], bounds[1:, 0], strict=True):
+        room = rng.random() * TIGHT_SECONDS
+        before = rng.random() * room
+        keep[int((end + before) / FRAME_SECONDS) : max(0, int((start - room + before) / FRAME_SECONDS))] = (
+            False
+        )
+    place = np.concatenate([[0.0], np.cumsum(keep)]) * FRAME_SECONDS  # where each moment lies after the cuts
+    moments = np.arange(len(keep) + 1) * FRAME_SECONDS
+    return replace(
+        tape,
+        fbank=tape.fbank[keep],
+        starts=np.interp(tape.starts, moments, place).astype(np.float32),
+        ends=np.interp(tape.ends, moments, place).astype(np.float32),
+    )
 
-    def __init__(self, tapes: Sequence[Tape], tokens: Sequence[str], seed: int) -> None:
+
+class ClipSampler:
+    """Draws batches of clips of similar length from tapes; `more` are tapes that features are not normalised by."""
+
+    def __init__(
+        self, tapes: Sequence[Tape], tokens: Sequence[str], seed: int, more: Sequence[Tape] = ()
+    ) -> None:
+        self.shift, self.scale = cmvn(tapes)
+        tapes = [*tapes, *more]
         self.tapes = tapes
         self.rng = random.Random(seed)
         self._noise = np.random.default_rng(seed)
-        self.shift, self.scale = cmvn(tapes)
         ids = {token: index for index, token in enumerate(tokens)}
         self._ids = [np.array([ids[c] for c in tape.characters], np.int64) for tape in tapes]
         self._bounds = [_sentence_bounds(tape) for tape in tapes]
@@ -156,6 +186,8 @@ class ClipSampler:
             empty = np.zeros(0, np.float32)
             return Labels(np.zeros(0, np.int64), empty, empty, ())
         low, high = int(inside[0]), int(inside[-1]) + 1
+        head = float(tape.ends[low - 1]) - begin if low else 0.0
+        cut_tail = high < len(tape.characters) and tape.starts[high] < end - EDGE_TOLERANCE
         names = []
         for first, name in zip(tape.first.tolist(), tape.names, strict=True):
             if name and first + 40 > low and first < high:
@@ -167,6 +199,8 @@ class ClipSampler:
             np.maximum(tape.starts[low:high] - begin, 0.0).astype(np.float32),
             (tape.ends[low:high] - begin).astype(np.float32),
             tuple(names),
+            head if head > EDGE_TOLERANCE else None,
+            float(tape.starts[high]) - begin if cut_tail else None,
         )
 
     def features(self, clip: Clip, augment: bool = True) -> NDArray[np.float32]:

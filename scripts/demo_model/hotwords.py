@@ -54,6 +54,8 @@ PHASES = (
     HotwordPlan(1500),
     HotwordPlan(1400, rate=1e-3, first_weight=0.7, ramp=0.3, short_lists=0.0, seed=6),
 )
+# What follows a new recogniser.
+AGAIN = (HotwordPlan(500, rate=8e-4, first_weight=0.8, ramp=0.3, short_lists=0.0, seed=7),)
 
 
 @dataclass(frozen=True)

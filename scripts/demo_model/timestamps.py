@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from .clips import Batch, Clip, ClipSampler, Labels
 from .network import cosine
-from .recogniser import Report, draw, encode
+from .recogniser import Report, draw, encode, firing_logits, settle
 
 UPSAMPLED_SECONDS = 0.02
 FIRE_DELAY = 1.5
@@ -33,16 +33,23 @@ FIRST_BURST, LAST_BURST = (
 @dataclass(frozen=True)
 class TimestampPlan:
     """One phase: steps, peak learning rate, weight of the running-sum loss (with which long clips are drawn too),
-    LFR frames a batch."""
+    LFR frames a batch, whether clips come from tapes without pauses too."""
 
     steps: int
     rate: float
     drift: float = 0.0
     budget: int = 1600
+    tight: bool = False
 
 
-# Phase 1 learns where bursts are; phase 2 keeps their running sum right in long audio.
-PHASES = (TimestampPlan(220, 2e-3), TimestampPlan(350, 1e-3, drift=1.0))
+# Phase 1 learns where bursts are; phase 2 keeps their running sum right in long audio; the others follow a new encoder.
+PHASES = (
+    TimestampPlan(220, 2e-3),
+    TimestampPlan(350, 1e-3, drift=1.0),
+    TimestampPlan(220, 1e-3, drift=1.0, tight=True),
+    TimestampPlan(200, 1e-3, drift=1.0, tight=True),
+    TimestampPlan(200, 1e-3, drift=1.0, tight=True),
+)
 DRIFT_FREE = 0.08  # units of running sum that cost nothing: under half a frame
 
 
@@ -107,6 +114,9 @@ def train(model: torch.nn.Module, sampler: ClipSampler, plan: TimestampPlan, rep
         batch = sampler.batch(clips(sampler, plan, step))
         with torch.no_grad():
             encoded = encode(model, batch)
+            if plan.tight:
+                # A cut character has a time when the recogniser makes it a token, or all others would shift.
+                batch = settle(batch, torch.sigmoid(firing_logits(model, encoded)))
         logits = activity_logits(model, encoded)
         target = np.zeros(logits.shape, np.float32)
         for row, (labels, frames) in enumerate(zip(batch.labels, batch.frames.tolist(), strict=True)):
