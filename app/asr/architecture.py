@@ -1,6 +1,7 @@
-"""The shape of a Paraformer network as plain numbers, and how FunASR's config.yaml spells them.
+"""The shapes of our networks as plain numbers, and how FunASR's config.yaml spells them.
 
-Here: one frozen dataclass that the network, the packs and the memory planner share, and its readers.
+Here: one frozen dataclass a family (Paraformer, punctuation) that the network, the packs and the memory planner share,
+and its readers.
 Not here: tensors (model.py), files and checksums (pack.py, packing.py).
 """
 
@@ -8,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from app.asr.errors import SourceError
 
 KINDS = {"SeacoParaformer": "seaco", "BiCifParaformer": "bicif", "Paraformer": "paraformer"}
+PUNCTUATION_KIND = "CTTransformer"
 PREDICTORS = {"CifPredictorV2", "CifPredictorV3"}
 UPSAMPLERS = {"cnn", "cnn_blstm"}
 
 # What FunASR assumes where a config is silent (funasr/models/{sanm/encoder,paraformer/decoder}.py).
-_ENCODER_DEFAULTS: dict[str, Any] = {
+ENCODER_DEFAULTS: dict[str, Any] = {
     "output_size": 256,
     "attention_heads": 4,
     "linear_units": 2048,
@@ -31,6 +33,28 @@ _DECODER_DEFAULTS: dict[str, Any] = {
     "att_layer_num": 6,
     "kernel_size": 21,
 }
+
+
+class EncoderShape(Protocol):
+    """What a SAN-M encoder must know of the network it is part of."""
+
+    @property
+    def feature_size(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def encoder_layers(self) -> int: ...
+
+    @property
+    def encoder_heads(self) -> int: ...
+
+    @property
+    def encoder_units(self) -> int: ...
+
+    @property
+    def encoder_kernel(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,55 @@ class Architecture:
         return Architecture(**values)
 
 
+@dataclass(frozen=True)
+class PunctuationShape:
+    """A CT-Transformer: a table of token embeddings, a SAN-M encoder and one linear layer.
+
+    `marks` are what may stand behind a token ("" for nothing), `sentence_end` is the full stop's place among them.
+    """
+
+    vocabulary_size: int
+    feature_size: int
+    size: int
+    encoder_layers: int
+    encoder_heads: int
+    encoder_units: int
+    encoder_kernel: int
+    marks: tuple[str, ...]
+    sentence_end: int
+
+
+def punctuation_from_config(config: Mapping[str, Any], *, vocabulary_size: int) -> PunctuationShape:
+    """Reads the config.yaml of a CTTransformer. Raises SourceError when it is of a form not implemented here."""
+    _require(config.get("model") == PUNCTUATION_KIND, "model", config.get("model"), PUNCTUATION_KIND)
+    encoder = ENCODER_DEFAULTS | dict(config.get("encoder_conf") or {})
+    check_encoder(config, encoder)
+    conf = dict(config.get("model_conf") or {})
+    jieba = config.get("jieba_usr_dict") or conf.get("jieba_usr_dict")
+    _require(
+        not jieba, "jieba_usr_dict", jieba, "models that take Chinese by the character, such as ct-punc-c,"
+    )
+    width, size = int(conf.get("embed_unit", 128)), int(encoder["output_size"])
+    attention = conf.get("att_unit", 256)
+    _require(attention == size, "model_conf.att_unit", attention, size)
+    _require(encoder.get("input_size") == width, "encoder_conf.input_size", encoder.get("input_size"), width)
+    listed = conf.get("punc_list") or ()
+    _require(len(listed) > 1, "model_conf.punc_list", listed, "lists of marks")
+    end = int(conf.get("sentence_end_id", 3))
+    _require(0 <= end < len(listed), "model_conf.sentence_end_id", end, f"0 to {len(listed) - 1}")
+    return PunctuationShape(
+        vocabulary_size=vocabulary_size,
+        feature_size=width,
+        size=size,
+        encoder_layers=int(encoder["num_blocks"]),
+        encoder_heads=int(encoder["attention_heads"]),
+        encoder_units=int(encoder["linear_units"]),
+        encoder_kernel=int(encoder["kernel_size"]),
+        marks=tuple("" if len(str(mark)) > 1 or mark == "_" else str(mark) for mark in listed),
+        sentence_end=end,
+    )
+
+
 def from_funasr_config(config: Mapping[str, Any], *, vocabulary_size: int) -> Architecture:
     """Reads FunASR's config.yaml (already parsed).
 
@@ -113,10 +186,8 @@ def from_funasr_config(config: Mapping[str, Any], *, vocabulary_size: int) -> Ar
             fix=f"Our own network runs {', '.join(sorted(KINDS))}; use one of these models.",
         )
     kind = KINDS[model]
-    encoder = _ENCODER_DEFAULTS | dict(config.get("encoder_conf") or {})
-    _require(config.get("encoder") == "SANMEncoder", "encoder", config.get("encoder"), "SANMEncoder")
-    _require(encoder.get("input_layer") == "pe", "encoder_conf.input_layer", encoder.get("input_layer"), "pe")
-    _check_layers("encoder_conf", encoder)
+    encoder = ENCODER_DEFAULTS | dict(config.get("encoder_conf") or {})
+    check_encoder(config, encoder)
     frontend = dict(config.get("frontend_conf") or {})
     size = int(encoder["output_size"])
     bias, no_bias = None, -1
@@ -143,6 +214,13 @@ def from_funasr_config(config: Mapping[str, Any], *, vocabulary_size: int) -> Ar
         bias=bias,
         no_bias_id=no_bias,
     )
+
+
+def check_encoder(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    """Raises SourceError when a config's encoder is not the one that is implemented here."""
+    _require(config.get("encoder") == "SANMEncoder", "encoder", config.get("encoder"), "SANMEncoder")
+    _require(encoder.get("input_layer") == "pe", "encoder_conf.input_layer", encoder.get("input_layer"), "pe")
+    _check_layers("encoder_conf", encoder)
 
 
 def _decoder_shape(config: Mapping[str, Any], name: str) -> DecoderShape:
@@ -198,5 +276,5 @@ def _require(holds: bool, key: str, found: object, needed: object) -> None:
 def _unsupported(key: str, found: object, needed: object) -> SourceError:
     return SourceError(
         f"config.yaml has {key} = {found!r}, and our network implements {needed} only",
-        fix="Use a Paraformer, BiCifParaformer or SeacoParaformer model with the usual SAN-M layers.",
+        fix="Use a Paraformer, BiCifParaformer, SeacoParaformer or CTTransformer with the usual SAN-M layers.",
     )

@@ -7,6 +7,11 @@
     ├── PackError          a model pack is damaged, foreign, unsafe or missing
     ├── SourceError        a FunASR model directory or hub id that cannot be packed
     ├── ResourceError      memory, disk or processors do not suffice
+    │   └── MemoryShortageError   there is no room at this moment; later the same work may succeed
+    │       └── DeviceMemoryError   one batch was too large for the device; a smaller one may fit
+    ├── DeviceError        a device that was asked for cannot be used
+    │   ├── DeviceLostError     it failed in the middle; this process cannot use it any more
+    │   └── NumericError        it computed NaN or Inf
     └── OutputError        the result could not be written
 
 Every error says what happened (`problem`) and what to do next (`fix`); `str()` gives both.
@@ -55,6 +60,26 @@ class SourceError(AsrError):
 
 class ResourceError(AsrError):
     """The host has not enough memory, disk space or processors for what was asked."""
+
+
+class MemoryShortageError(ResourceError):
+    """Other programs leave too little memory at this moment; the same work may succeed when they hold less."""
+
+
+class DeviceMemoryError(MemoryShortageError):
+    """One batch did not fit into the device's memory; the backend can go on with a smaller one."""
+
+
+class DeviceError(AsrError):
+    """A device or precision that was asked for is not there or cannot be used."""
+
+
+class DeviceLostError(DeviceError):
+    """A device failed in the middle of its work (CUDA errors are final for a process)."""
+
+
+class NumericError(DeviceError):
+    """A device computed NaN or Inf."""
 
 
 class OutputError(AsrError):

@@ -14,7 +14,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from app.asr.architecture import Architecture, from_funasr_config
+from app.asr.architecture import (
+    PUNCTUATION_KIND,
+    Architecture,
+    PunctuationShape,
+    from_funasr_config,
+    punctuation_from_config,
+)
 from app.asr.audio import SAMPLE_RATE, FrontendConfig
 from app.asr.errors import SourceError
 
@@ -33,6 +39,49 @@ class FunasrSource:
     seg_dict: Path | None
 
 
+@dataclass(frozen=True)
+class PunctuationSource:
+    """A FunASR directory of a punctuation model; `unknown` is the token that stands for all others."""
+
+    directory: Path
+    shape: PunctuationShape
+    checkpoint: Path
+    tokens: tuple[str, ...]
+    unknown: str
+
+
+def is_punctuation_source(directory: Path) -> bool:
+    """Whether the directory holds a CT-Transformer. Raises SourceError when it cannot be told."""
+    config = _yaml(directory / _file_paths(directory)["config"])
+    return config.get("model") == PUNCTUATION_KIND
+
+
+def read_punctuation_source(directory: Path) -> PunctuationSource:
+    """Reads everything but the weights of a punctuation model.
+
+    Raises:
+        SourceError: a file is missing or unreadable, or describes a model this network does not implement.
+    """
+    paths = _file_paths(directory)
+    config = _yaml(directory / paths["config"])
+    if (directory / "jieba_usr_dict").exists():
+        config["jieba_usr_dict"] = "jieba_usr_dict"  # named in configuration.json only
+    tokens = _tokens(directory / paths["tokens"])
+    unknown = str((config.get("tokenizer_conf") or {}).get("unk_symbol", "<unk>"))
+    if unknown not in tokens or len(set(tokens)) != len(tokens):
+        raise SourceError(
+            f"{directory / paths['tokens']} has a token twice, or lacks the one for unknown words ({unknown})",
+            fix=_FIX,
+        )
+    return PunctuationSource(
+        directory=directory,
+        shape=punctuation_from_config(config, vocabulary_size=len(tokens)),
+        checkpoint=_existing(directory / paths["checkpoint"]),
+        tokens=tokens,
+        unknown=unknown,
+    )
+
+
 def read_source(directory: Path) -> FunasrSource:
     """Reads everything but the weights.
 
@@ -41,9 +90,7 @@ def read_source(directory: Path) -> FunasrSource:
     """
     paths = _file_paths(directory)
     config = _yaml(directory / paths["config"])
-    tokens = _json(directory / paths["tokens"])
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise SourceError(f"{directory / paths['tokens']} is not a list of tokens", fix=_FIX)
+    tokens = _tokens(directory / paths["tokens"])
     shift, scale = read_cmvn(directory / paths["cmvn"])
     seg_dict = directory / paths["seg_dict"]
     return FunasrSource(
@@ -51,7 +98,7 @@ def read_source(directory: Path) -> FunasrSource:
         architecture=from_funasr_config(config, vocabulary_size=len(tokens)),
         frontend=_frontend(config, shift, scale),
         checkpoint=_existing(directory / paths["checkpoint"]),
-        tokens=tuple(tokens),
+        tokens=tokens,
         seg_dict=seg_dict if seg_dict.is_file() else None,
     )
 
@@ -113,6 +160,13 @@ def _frontend(
         lfr_m=int(conf.get("lfr_m", 7)),
         lfr_n=int(conf.get("lfr_n", 6)),
     )
+
+
+def _tokens(path: Path) -> tuple[str, ...]:
+    tokens = _json(path)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise SourceError(f"{path} is not a list of tokens", fix=_FIX)
+    return tuple(tokens)
 
 
 def _existing(path: Path) -> Path:

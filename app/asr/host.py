@@ -11,13 +11,16 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/")
+# The peak at the last time that the kernel was told to forget it (peak_rss_during).
+_forgotten_peak = 0
 _UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number of this order
 
 
@@ -120,9 +123,40 @@ def peak_rss_bytes(root: Path = _ROOT) -> int:
     """The most memory this process has held at once, in bytes."""
     peak = _kilobytes(_fields(root / "proc/self/status").get("VmHWM"))
     if peak is not None:
-        return peak
+        return max(peak, _forgotten_peak) if root == _ROOT else peak
     measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return measured if sys.platform == "darwin" else measured * 1024
+
+
+def rss_bytes(root: Path = _ROOT) -> int:
+    """Memory this process holds now, in bytes."""
+    return _kilobytes(_fields(root / "proc/self/status").get("VmRSS")) or peak_rss_bytes(root)
+
+
+def peak_rss_during(work: Callable[[], None]) -> int:
+    """The most memory, in bytes, that this process held while `work` ran.
+
+    Linux forgets the peak so far when a 5 is written to clear_refs (proc(5)); where that is refused, an earlier and
+    higher peak is taken for it.
+    """
+    global _forgotten_peak  # noqa: PLW0603 - the kernel has one such mark a process, and so have we
+    so_far = peak_rss_bytes()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        _forgotten_peak = so_far
+    except OSError:
+        pass
+    work()
+    return _kilobytes(_fields(_ROOT / "proc/self/status").get("VmHWM")) or peak_rss_bytes()
+
+
+def nvidia_driver(root: Path = _ROOT) -> str | None:
+    """Version of the loaded NVIDIA kernel driver, such as "535.247.01"; None without one."""
+    version = _read(root / "sys/module/nvidia/version")
+    if version:
+        return version
+    found = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _read(root / "proc/driver/nvidia/version"))
+    return found.group(1) if found else None
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
@@ -176,13 +210,17 @@ def _quota(folder: Path) -> float | None:
 
 
 def _working_set(folder: Path) -> int | None:
-    """Bytes in use that the kernel cannot simply drop: page cache that is not in active use is left out."""
+    """Bytes in use that the kernel cannot simply drop: pages of files go before anything is killed."""
     used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
     if used is None:
         return None
     statistics = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) >= 2)
-    droppable = statistics.get("total_inactive_file", statistics.get("inactive_file", "0"))
-    return max(0, used - int(droppable)) if droppable.isdigit() else used
+    # Version 1 has a total_ of each for the group and those below it, version 2 counts these in.
+    files = [
+        statistics.get(f"total_{kind}", statistics.get(kind, "0"))
+        for kind in ("inactive_file", "active_file")
+    ]
+    return max(0, used - sum(int(count) for count in files if count.isdigit()))
 
 
 def _number(*paths: Path) -> int | None:

@@ -16,7 +16,7 @@ from app.asr.errors import ResourceError, SourceError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Everything but examples and pictures.
-FILE_PATTERNS = ("configuration.json", "config.yaml", "*.pt", "tokens.json", "am.mvn", "seg_dict")
+FILE_PATTERNS = ("*.json", "config.yaml", "*.pt", "*.pb", "tokens.txt", "am.mvn", "seg_dict", "*.model")
 _DISK_RESERVE_BYTES = 200 << 20
 
 
@@ -39,7 +39,7 @@ def fetch(
     except ImportError as error:
         raise SourceError(
             f"fetching {model_id} from the hub needs the package modelscope, which is not installed",
-            fix="Run `make model MODEL=...`, which installs it, or give a local FunASR model directory.",
+            fix="Use the environment that scripts/make_venv.sh pack makes, or give a local FunASR model directory.",
         ) from error
     # The client tells its retries as warnings, one a second; the error below says it once.
     logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
@@ -59,7 +59,7 @@ def fetch(
         raise SourceError(
             f"the hub cannot be reached, so {model_id} was not fetched",
             fix="Check the network and run the same command again (a download goes on where it stopped); without "
-            "a network give a local FunASR model directory, or use the shipped model with --model demo.",
+            "a network give a local FunASR model directory, or use the shipped model (MODEL=demo, --model demo).",
         ) from error
     except (HubError, OSError) as error:
         raise SourceError(

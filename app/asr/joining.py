@@ -6,8 +6,9 @@ speech was cut without a pause. Where to cut is segments.py's work; tokens to wo
 How an overlap is merged: both sides heard the same sound, so most tokens are there twice. Tokens with equal
 ids and nearly equal starts are paired in order (many pairs, small differences in time).
 The sides are joined at the pair nearest the middle: the earlier side counts up to it, the later side after
-it. So what either side made of half a word at its own edge is dropped. Without any pair the middle of the
-overlap decides, which is the quietest moment around.
+it. So what either side made of half a word at its own edge is dropped. Where times are so wrong that nothing pairs,
+two or more equal tokens in the same order, further apart, are taken for the same words. Without these the middle
+of the overlap decides, which is the quietest moment around.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MATCH_SECONDS = 0.25  # starts of one token in two segments differ by less
+WIDE_MATCH_SECONDS = 1.0  # when nothing is found so near, and then only for several tokens in a row
 MAX_OVERLAP_SECONDS = 3.0  # tokens within it of a segment's end wait for the next segment
 
 _MARGIN_SECONDS = 0.3  # beyond the overlap, as times are not exact
@@ -30,6 +32,11 @@ class Recognition:
     ids: NDArray[np.int32]
     starts: NDArray[np.float32]
     ends: NDArray[np.float32]
+
+    @staticmethod
+    def nothing() -> Recognition:
+        """A segment without words."""
+        return Recognition(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +119,10 @@ def _merge(
     first = int(np.searchsorted(earlier.starts, begin - _MARGIN_SECONDS))
     last = int(np.searchsorted(later.starts, end + _MARGIN_SECONDS))
     middle = (begin + end) / 2
-    pairs = _pairs(earlier.part(first), later.part(0, last))
+    pairs = _pairs(earlier.part(first), later.part(0, last), MATCH_SECONDS)
+    if not pairs:
+        wide = _pairs(earlier.part(first), later.part(0, last), WIDE_MATCH_SECONDS)
+        pairs = wide if len(wide) > 1 else []
     if pairs:
         distances = [abs(earlier.starts[first + i] + later.starts[j] - 2 * middle) for i, j in pairs]
         i, j = pairs[int(np.argmin(distances))]
@@ -134,13 +144,13 @@ def _centres(tokens: TimedTokens) -> NDArray[np.float64]:
     return centres
 
 
-def _pairs(earlier: TimedTokens, later: TimedTokens) -> list[tuple[int, int]]:
-    """The best pairing in order of equal ids: many pairs, near in time."""
+def _pairs(earlier: TimedTokens, later: TimedTokens, within: float) -> list[tuple[int, int]]:
+    """The best pairing in order of equal ids that start within so many seconds: many pairs, near in time."""
     rows, columns = len(earlier), len(later)
     apart = np.abs(earlier.starts[:, np.newaxis] - later.starts[np.newaxis])
-    equal = (earlier.ids[:, np.newaxis] == later.ids[np.newaxis]) & (apart <= MATCH_SECONDS)
+    equal = (earlier.ids[:, np.newaxis] == later.ids[np.newaxis]) & (apart <= within)
     # Distance counts, or a run of one repeated token would be paired shifted, where that gives a pair more.
-    worth = np.where(equal, 1.0 - 0.9 * (apart / MATCH_SECONDS) ** 2, 0.0)
+    worth = np.where(equal, 1.0 - 0.9 * (apart / within) ** 2, 0.0)
     best = np.zeros((rows + 1, columns + 1))
     for i in range(rows - 1, -1, -1):
         for j in range(columns - 1, -1, -1):

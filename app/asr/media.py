@@ -17,7 +17,7 @@ import stat
 import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 import av.error
@@ -119,6 +119,10 @@ def open_container(file: GuardedFile) -> InputContainer:
         AudioError: it is a playlist, or no demuxer recognises it.
     """
     av.logging.set_level(None)  # FFmpeg stays silent; what matters is raised or noted by us
+    # PyAV before 19 raises on tags that are no UTF-8, unless told not to; from then on it does not know the option.
+    tags: dict[str, Any] = (
+        {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+    )
     options = {"format_whitelist": _allowed_demuxers(), "protocol_whitelist": "none"}
     if file.seekable():
         head = file.read(64)
@@ -129,7 +133,8 @@ def open_container(file: GuardedFile) -> InputContainer:
         file.seek(0)
     try:
         # A bare object: FFmpeg must not learn the file's name, it would guess formats from it.
-        return av.open(_Bytes(file), mode="r", options=options, metadata_errors="replace")
+        container: InputContainer = av.open(_Bytes(file), mode="r", options=options, **tags)
+        return container
     except MEDIA_FAILURES as error:
         file.check()
         raise AudioError(

@@ -6,7 +6,10 @@ Not here: audio, vocabularies, files, batching policy, or any choice of device.
 
 Shapes: B segments, T low-frame-rate frames of 60 ms, N tokens, D width, H hot words, F features a frame.
 `lengths` (B,) counts valid frames; None means that nothing is padded, which is also the form that is exported.
+Lengths are known before anything runs, so they stay on the host: reading them back would make the device wait.
 A segment's result never depends on its batch mates: padding is masked before every layer that mixes frames.
+Memory grows with B x T and never with its square: what would grow faster is done in pieces.
+In float16 (half.py) the linear layers are replaced; whatever passes from layer to layer stays float32.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.asr.architecture import Architecture, DecoderShape, PredictorShape
+from app.asr.architecture import Architecture, DecoderShape, EncoderShape, PredictorShape
 
 NORM_EPSILON = 1e-12
+# Tokens whose weights over the frames, or whose scores over the vocabulary, exist at the same time.
+TOKENS_AT_ONCE = 64
+SCORES_AT_ONCE = 512
 
 
 class _ExportableAttention(torch.autograd.Function):
@@ -38,9 +44,11 @@ class _ExportableAttention(torch.autograd.Function):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """query (B, Q, D), key and value (B, K, D), mask (B, K) true where valid -> (B, Q, D)."""
+    """query (B, Q, D), key and value (B or 1, K, D), mask (B, K) true where valid -> (B, Q, D)."""
+    rows = query.shape[0]
 
     def split(x: Tensor) -> Tensor:
+        x = x if x.shape[0] == rows else x.expand(rows, -1, -1)
         return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
     allowed = None if mask is None else mask[:, None, None, :]
@@ -57,14 +65,26 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tenso
 
 
 def attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """query (B, Q, D), key (B, K, D) -> softmax weights (B, heads, Q, K)."""
-    query, key = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
+    """query (B, Q, D), key (B or 1, K, D) -> softmax weights (B, heads, Q, K) in float32."""
+    query, key = (as_float(x).unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
     return torch.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[-1]), dim=-1)
 
 
-def layer_norm(size: int) -> nn.LayerNorm:
-    """FunASR's layer norm: epsilon 1e-12."""
-    return nn.LayerNorm(size, eps=NORM_EPSILON)
+def as_float(x: Tensor) -> Tensor:
+    """x in float32; nothing happens, and nothing is exported, when it is that already."""
+    return x if x.dtype == torch.float32 else x.float()
+
+
+class Norm(nn.LayerNorm):
+    """FunASR's layer norm (epsilon 1e-12), always in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(as_float(x))
+
+
+def layer_norm(size: int) -> Norm:
+    """A norm over the last axis."""
+    return Norm(size, eps=NORM_EPSILON)
 
 
 class Memory(nn.Module):
@@ -88,27 +108,28 @@ class SelfAttention(Memory):
     def __init__(self, input_size: int, size: int, heads: int, kernel: int) -> None:
         super().__init__(size, kernel)
         self.heads = heads
-        self.linear_q_k_v = nn.Linear(input_size, 3 * size)
-        self.linear_out = nn.Linear(size, size)
+        self.linear_q_k_v: nn.Module = nn.Linear(input_size, 3 * size)
+        self.linear_out: nn.Module = nn.Linear(size, size)
+        self.exact: nn.Module = nn.Identity()  # undoes what float16 does to the values
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = self.linear_q_k_v(x).split(self.linear_out.in_features, dim=2)
-        memory = super().forward(value, mask)
+        query, key, value = self.linear_q_k_v(x).chunk(3, dim=2)
+        memory = super().forward(self.exact(value), mask)
         return self.linear_out(attention(query, key, value, self.heads, mask)) + memory
 
 
 class CrossAttention(nn.Module):
-    """Attention of tokens (B, N, D) to a memory (B, T, D)."""
+    """Attention of tokens (B, N, D) to a memory (B or 1, T, D); one that all share is projected once."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.linear_q = nn.Linear(size, size)
-        self.linear_k_v = nn.Linear(size, 2 * size)
-        self.linear_out = nn.Linear(size, size)
+        self.linear_q: nn.Module = nn.Linear(size, size)
+        self.linear_k_v: nn.Module = nn.Linear(size, 2 * size)
+        self.linear_out: nn.Module = nn.Linear(size, size)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        key, value = self.linear_k_v(memory).split(self.linear_q.in_features, dim=2)
+        key, value = self.linear_k_v(memory).chunk(2, dim=2)
         return self.linear_out(attention(self.linear_q(x), key, value, self.heads, mask))
 
     def weights(self, x: Tensor, memory: Tensor) -> Tensor:
@@ -121,8 +142,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, size: int, units: int, *, inner_norm: bool) -> None:
         super().__init__()
-        self.w_1 = nn.Linear(size, units)
-        self.w_2 = nn.Linear(units, size, bias=not inner_norm)
+        self.w_1: nn.Module = nn.Linear(size, units)
+        self.w_2: nn.Module = nn.Linear(units, size, bias=not inner_norm)
         self.norm = layer_norm(units) if inner_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,7 +153,7 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Pre-norm SAN-M layer; the first one changes the width and has no skip over its attention."""
 
-    def __init__(self, input_size: int, shape: Architecture) -> None:
+    def __init__(self, input_size: int, shape: EncoderShape) -> None:
         super().__init__()
         self.skip = input_size == shape.size
         self.norm1 = layer_norm(input_size)
@@ -149,7 +170,7 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """Features (B, T, F) -> hidden (B, T, D)."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.scale = math.sqrt(shape.size)
         self.encoders0 = nn.ModuleList([EncoderLayer(shape.feature_size, shape)])
@@ -237,9 +258,9 @@ class BiasDecoder(Decoder):
     def scored(self, x: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the decoder and keeps the sixth layer's attention, by which hot words are filtered.
 
-        x (B, N, D), words (B, H, D) -> hidden (B, N, D), scores (B, H) summed over heads and valid tokens.
+        x (B, N, D), words (B or 1, H, D) -> hidden (B, N, D), scores (B, H) summed over heads and valid tokens.
         """
-        scores = x.new_zeros(words.shape[:2])
+        scores = x.new_zeros(x.shape[0], words.shape[1])
         for index, layer in enumerate((*self.decoders, *self.decoders2, *self.decoders3)):
             x = layer.before_attention(x, mask)
             if layer.src_attn is None:
@@ -281,7 +302,7 @@ class Predictor(nn.Module):
         tail = torch.full_like(alphas[:, :1], shape.tail_threshold)
         return functional.pad(alphas * mask, (0, 1)).scatter_add(1, mask.sum(1, keepdim=True), tail)
 
-    def fine_alphas(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+    def fine_alphas(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
         """hidden (B, T, D), zero where padded -> token boundaries a 20 ms step, (B, upsample_times * T)."""
         shape = self.shape
         source = self._convolved(hidden) if shape.upsample_from_conv else hidden.transpose(1, 2)
@@ -291,13 +312,13 @@ class Predictor(nn.Module):
             x = self._both_ways(x, steps)
         alphas = torch.sigmoid(self.cif_output2(x)).squeeze(2)
         alphas = torch.relu(alphas * shape.smooth_factor2 - shape.noise_threshold2)
-        return alphas if steps is None else alphas * valid_mask(steps, x.shape[1])
+        return alphas if steps is None else alphas * valid_mask(steps, x.shape[1], x.device)
 
     def _both_ways(self, x: Tensor, steps: Tensor | None) -> Tensor:
         if steps is None:
             return self.blstm(x)[0]
         # Packed, so that the backward direction starts at each segment's own end and not in the padding.
-        packed = nn.utils.rnn.pack_padded_sequence(x, steps.cpu(), batch_first=True, enforce_sorted=False)
+        packed = nn.utils.rnn.pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False)
         out, _ = nn.utils.rnn.pad_packed_sequence(
             self.blstm(packed)[0], batch_first=True, total_length=x.shape[1]
         )
@@ -312,19 +333,34 @@ def integrate_and_fire(hidden: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
     """
     total = alphas.double().cumsum(dim=1)
     counts = alphas.sum(dim=1).floor().long()
-    # A tensor while exporting, so that the graph keeps the length open; a number else.
-    most: Any = counts.max() if torch.onnx.is_in_onnx_export() else int(counts.max())
-    tokens = torch.arange(most, device=alphas.device)
-    steps = tokens[None, :, None].to(total.dtype)
-    upper = torch.minimum(total[:, None, :], steps + 1)
-    lower = torch.maximum((total - alphas)[:, None, :], steps)
+    if torch.onnx.is_in_onnx_export():
+        most: Any = counts.max()  # stays a tensor, so that the graph keeps the length open
+        return _tokens_between(hidden, alphas, total, torch.arange(most, device=alphas.device)), counts
+    steps = torch.arange(int(counts.max()), device=alphas.device)
+    parts = [_tokens_between(hidden, alphas, total, part) for part in steps.split(TOKENS_AT_ONCE)]
+    return torch.cat(parts, dim=1), counts
+
+
+def _tokens_between(hidden: Tensor, alphas: Tensor, total: Tensor, steps: Tensor) -> Tensor:
+    """The tokens `steps` (n,) of hidden (B, T, D), given the running weight `total` (B, T + 1) -> (B, n, D)."""
+    first = steps[None, :, None].to(total.dtype)
+    upper = torch.minimum(total[:, None, :], first + 1)
+    lower = torch.maximum((total - alphas)[:, None, :], first)
     weights = torch.relu(upper - lower).to(hidden.dtype)
-    return weights[:, :, :-1] @ hidden, counts
+    return weights[:, :, :-1] @ hidden
 
 
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """lengths (B,) -> (B, size), true before each length."""
-    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+def best_ids(head: nn.Module, states: Tensor) -> Tensor:
+    """states (B, N, D) -> the best-scored token of each, (B, N); scores exist for some tokens at a time."""
+    if torch.onnx.is_in_onnx_export():
+        return head(states).argmax(dim=2)
+    parts = [head(part).argmax(dim=1) for part in states.flatten(0, 1).split(SCORES_AT_ONCE)]
+    return torch.cat(parts).view(states.shape[:2])
+
+
+def valid_mask(lengths: Tensor, size: int, device: torch.device) -> Tensor:
+    """lengths (B,) -> (B, size) on the device, true before each length."""
+    return torch.arange(size, device=device)[None, :] < lengths.to(device, non_blocking=True)[:, None]
 
 
 class ParaformerNetwork(nn.Module):
@@ -345,7 +381,7 @@ class ParaformerNetwork(nn.Module):
         self, features: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """features (B, T, F) -> hidden (B, T, D), acoustic tokens (B, N, D), counts (B,), alphas (B, T + 1)."""
-        mask = None if lengths is None else valid_mask(lengths, features.shape[1])
+        mask = None if lengths is None else valid_mask(lengths, features.shape[1], features.device)
         hidden = self.encoder(features, mask)
         alphas = self.predictor(hidden, mask)
         acoustic, counts = integrate_and_fire(hidden, alphas)
@@ -355,20 +391,20 @@ class ParaformerNetwork(nn.Module):
         self, hidden: Tensor, lengths: Tensor | None, acoustic: Tensor, counts: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """-> token ids (B, N) and the decoder's hidden state (B, N, D), which the hot words need."""
-        mask = None if counts is None else valid_mask(counts, acoustic.shape[1])
-        memory_mask = None if lengths is None else valid_mask(lengths, hidden.shape[1])
+        mask = None if counts is None else valid_mask(counts, acoustic.shape[1], acoustic.device)
+        memory_mask = None if lengths is None else valid_mask(lengths, hidden.shape[1], hidden.device)
         state = self.decoder(acoustic, mask, hidden, memory_mask)
-        return self.decoder.output_layer(state).argmax(dim=2), state
+        return best_ids(self.decoder.output_layer, state), state
 
     def encode_hotwords(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (H, L) padded with anything, lengths (H,) -> (H, D): the LSTM's state at each word's last token."""
-        states = self.bias_encoder(self.decoder.embed(ids))[0]
+        states = self.bias_encoder(as_float(self.decoder.embed(ids)))[0]
         return states[torch.arange(ids.shape[0], device=ids.device), lengths - 1]
 
     def bias_hidden(self, streams: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
         """streams (B, N, D), words (B or 1, H, D) -> hidden (B, N, D), hot-word scores (B, H)."""
-        return self.seaco_decoder.scored(streams, mask, words.expand(streams.shape[0], -1, -1))
+        return self.seaco_decoder.scored(streams, mask, words)
 
     def bias_ids(self, acoustic_side: Tensor, decoder_side: Tensor) -> Tensor:
         """Both sides (B, N, D) -> the hot-word branch's ids (B, N); `no_bias_id` leaves the decoder's choice."""
-        return self.hotword_output_layer(acoustic_side + decoder_side).argmax(dim=2)
+        return best_ids(self.hotword_output_layer, acoustic_side + decoder_side)

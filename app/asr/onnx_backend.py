@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,37 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.asr import pack
+from app.asr.audio import Frontend
 from app.asr.backend import HOTWORD_FILTER, EncodedHotwords, filtered_rows
-from app.asr.errors import PackError, ResourceError
+from app.asr.errors import DeviceMemoryError, PackError, ResourceError
 from app.asr.joining import Recognition
+from app.asr.memory import DeviceMemory, HostMemory
 from app.asr.timing import FRAME_SECONDS, token_times
 from app.asr.tokens import Vocabulary
 
 _SPECIAL_IDS = (Vocabulary.blank_id, Vocabulary.sos_id, Vocabulary.eos_id)
 # Words whose embedding runs at once: bounds the memory of a list of 1000 words.
 _HOTWORD_BATCH = 128
+
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """A graph, loaded to run on the CPU. Raises PackError when it cannot be."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that wait do not spin: decoding runs beside them, and on a busy two-core host spinning made the
+    # same file take twice as long; on a quiet one it gained nothing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Every segment has its own length: remembered allocation patterns would only pile up.
+    options.enable_mem_pattern = False
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise PackError(
+            f"{path} cannot be loaded ({_first_line(error)})",
+            fix="Make the pack again with this version of the program.",
+        ) from error
 
 
 class OnnxBackend:
@@ -38,14 +61,18 @@ class OnnxBackend:
     """
 
     device = "cpu"
+    most_rows = 1  # dynamic int8 takes one range a tensor: batch mates would change each other
 
     def __init__(self, model: pack.Pack, *, threads: int) -> None:
         self._pack = model
         self._threads = threads
         self._shape = model.manifest.architecture
-        self.precision = model.precision
+        # Half weights are cast when a graph is loaded, and everything is computed in float32.
+        self.precision = "fp16 storage" if model.precision == "fp16" else model.precision
+        self._frontend = Frontend(model.frontend)
         self._encoder = self._session(pack.ENCODER)
         self._decoder = self._session(pack.DECODER)
+        self.memory: DeviceMemory = HostMemory()
 
     @cached_property
     def _timestamps(self) -> ort.InferenceSession:
@@ -64,23 +91,14 @@ class OnnxBackend:
         return self._session(pack.BIAS_HEAD)
 
     def _session(self, name: str) -> ort.InferenceSession:
-        path = self._pack.path(name)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that wait do not spin: decoding runs beside them, and on a busy two-core host spinning made the
-        # same file take twice as long; on a quiet one it gained nothing.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Every segment has its own length: remembered allocation patterns would only pile up.
-        options.enable_mem_pattern = False
-        try:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise PackError(
-                f"{path} cannot be loaded ({_first_line(error)})",
-                fix="Make the pack again with this version of the program.",
-            ) from error
+        return open_session(self._pack.path(name), self._threads)
+
+    def prepare(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """16 kHz mono samples (n,) -> features (frames, width)."""
+        return self._frontend.features(samples)
+
+    def release(self) -> None:
+        """Nothing is kept for reuse."""
 
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> EncodedHotwords:
         """Token ids of each word -> rows (H + 1, D), the no-bias row last.
@@ -88,6 +106,8 @@ class OnnxBackend:
         Raises:
             PackError: the model has no hot-word branch.
         """
+        # Loaded now, and not with the first batch: what they take is then seen when that batch is planned.
+        _ = self._bias_decoder, self._bias_head
         listed = [list(word) for word in words] + [[Vocabulary.sos_id]]
         parts = []
         for first in range(0, len(listed), _HOTWORD_BATCH):
@@ -96,21 +116,26 @@ class OnnxBackend:
             ids = np.zeros((len(batch), int(lengths.max())), dtype=np.int64)
             for index, word in enumerate(batch):
                 ids[index, : len(word)] = word
-            parts.append(self._run(self._hotword_encoder, {"ids": ids, "lengths": lengths})[0])
-        return EncodedHotwords(np.concatenate(parts))
+            parts.append(run_session(self._hotword_encoder, {"ids": ids, "lengths": lengths})[0])
+        return EncodedHotwords(np.concatenate(parts), words, self)
 
-    def recognise(self, features: NDArray[np.float32], hotwords: EncodedHotwords | None) -> Recognition:
-        """features (frames, width) -> tokens and their times.
+    def recognise(
+        self, batch: Sequence[NDArray[np.float32]], hotwords: EncodedHotwords | None
+    ) -> list[Recognition]:
+        """Features (frames, width) of segments -> for each its tokens and their times; one after the other.
 
         Raises:
-            ResourceError: the segment does not fit into memory.
+            DeviceMemoryError: a segment does not fit into memory.
         """
+        return [self._one(features, hotwords) for features in batch]
+
+    def _one(self, features: NDArray[np.float32], hotwords: EncodedHotwords | None) -> Recognition:
         if len(features) == 0:
-            return _nothing()
-        hidden, acoustic, alphas = self._run(self._encoder, {"features": features[None]})
+            return Recognition.nothing()
+        hidden, acoustic, alphas = run_session(self._encoder, {"features": features[None]})
         if acoustic.shape[1] == 0:
-            return _nothing()
-        ids, state = self._run(self._decoder, {"hidden": hidden, "acoustic": acoustic})
+            return Recognition.nothing()
+        ids, state = run_session(self._decoder, {"hidden": hidden, "acoustic": acoustic})
         chosen = ids[0]
         if hotwords is not None:
             biased = self._biased_ids(acoustic, state, hotwords.rows[None])
@@ -122,13 +147,13 @@ class OnnxBackend:
     def _biased_ids(
         self, acoustic: NDArray[np.float32], state: NDArray[np.float32], rows: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        decoder_side, scores = self._run(self._bias_decoder, {"stream": state, "rows": rows})
+        decoder_side, scores = run_session(self._bias_decoder, {"stream": state, "rows": rows})
         if rows.shape[1] > HOTWORD_FILTER:
             rows = np.ascontiguousarray(rows[:, filtered_rows(scores[0])])
-            decoder_side, _ = self._run(self._bias_decoder, {"stream": state, "rows": rows})
-        acoustic_side, _ = self._run(self._bias_decoder, {"stream": acoustic, "rows": rows})
+            decoder_side, _ = run_session(self._bias_decoder, {"stream": state, "rows": rows})
+        acoustic_side, _ = run_session(self._bias_decoder, {"stream": acoustic, "rows": rows})
         sides = {"acoustic_side": acoustic_side, "decoder_side": decoder_side}
-        biased: NDArray[np.int64] = self._run(self._bias_head, sides)[0][0]
+        biased: NDArray[np.int64] = run_session(self._bias_head, sides)[0][0]
         return biased
 
     def _times(
@@ -136,24 +161,27 @@ class OnnxBackend:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if not self._shape.predictor.upsample:
             return token_times(alphas[0], tokens, step_seconds=FRAME_SECONDS)
-        fine = self._run(self._timestamps, {"hidden": hidden})[0][0]
+        fine = run_session(self._timestamps, {"hidden": hidden})[0][0]
         return token_times(fine, tokens, step_seconds=FRAME_SECONDS / self._shape.predictor.upsample_times)
 
-    def _run(self, session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        try:
-            outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-            raise ResourceError(
-                f"onnxruntime could not run a stage on {shapes} ({_first_line(error)})",
-                fix="Use shorter segments (--segment-seconds 10), or give the process more memory.",
-            ) from error
-        return outputs
+
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """The outputs of a graph. Raises DeviceMemoryError, or ResourceError when it fails for another reason."""
+    try:
+        outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+        said = _first_line(error)
+        kind = DeviceMemoryError if _is_memory(error, said) else ResourceError
+        raise kind(
+            f"onnxruntime could not run a stage on {shapes} ({said})",
+            fix="Use shorter segments (--segment-seconds 10), or give the process more memory.",
+        ) from error
+    return outputs
 
 
-def _nothing() -> Recognition:
-    empty = np.zeros(0, np.float32)
-    return Recognition(ids=np.zeros(0, np.int32), starts=empty, ends=empty)
+def _is_memory(error: Exception, said: str) -> bool:
+    return isinstance(error, MemoryError) or "llocat" in said  # "Failed to allocate memory ...", "bad_alloc"
 
 
 def _first_line(error: Exception) -> str:

@@ -9,11 +9,9 @@ Not here: checkpoints, manifests, directories (packing.py).
 from __future__ import annotations
 
 import io
-import json
-import struct
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,9 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from app.asr import pack
+from app.asr.half import is_half
 from app.asr.model import ParaformerNetwork
+from app.asr.tensor_file import tensor_offsets
 
 OPSET = 17
 # Tensors from this size on live in the safetensors file; smaller ones stay in the graph.
@@ -41,7 +41,7 @@ FLOAT_STAGES = (pack.HOTWORD_ENCODER, pack.BIAS_DECODER, pack.BIAS_HEAD)
 class _Stage(nn.Module):
     """One method of the network as a module, which is what the exporter takes."""
 
-    def __init__(self, network: ParaformerNetwork, run: Callable[..., Any]) -> None:
+    def __init__(self, network: nn.Module, run: Callable[..., Any]) -> None:
         super().__init__()
         self.network = network
         self.run = run
@@ -117,7 +117,7 @@ def _hotword_exports(network: ParaformerNetwork, acoustic: Tensor, words: int) -
     }
 
 
-def export_graph(network: ParaformerNetwork, stage: StageExport, *, fold: bool) -> onnx.ModelProto:
+def export_graph(network: nn.Module, stage: StageExport, *, fold: bool) -> onnx.ModelProto:
     """One stage as an fp32 graph; `fold` bakes transposes into the weights (for int8), else they keep their names."""
     buffer: Any = io.BytesIO()
     axes = {name: dict(axes) for name, (_, axes) in stage.inputs.items()}
@@ -141,15 +141,13 @@ def export_graph(network: ParaformerNetwork, stage: StageExport, *, fold: bool) 
     return onnx.load_from_string(buffer.getvalue())
 
 
-def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Dynamic int8: weights per channel in 7 bits, activations in 8 bits by range at run time.
+def quantised(model: onnx.ModelProto, keep: Collection[str] = FLOAT_LAYERS) -> onnx.ModelProto:
+    """Dynamic int8: weights per channel in 7 bits, activations in 8 bits by range at run time; `keep` stays float.
 
     Seven bits, because without VNNI a CPU adds pairs of products in 16 bits: 2 * 255 * 127 would saturate there,
     2 * 255 * 64 does not. With VNNI the spare bit costs no time.
     """
-    float_nodes = [
-        node.name for node in model.graph.node if any(layer in node.name for layer in FLOAT_LAYERS)
-    ]
+    float_nodes = [node.name for node in model.graph.node if any(layer in node.name for layer in keep)]
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
         onnx.save(model, str(source))
@@ -185,12 +183,14 @@ def write_float_graphs(
         onnx.save(model, str(directory / name))
 
 
-def write_int8_graphs(graphs: Mapping[str, onnx.ModelProto], directory: Path) -> None:
-    """int8 packs: every large tensor of every graph in one file, named `<stage>/<tensor>`.
+def write_packed_graphs(
+    graphs: Mapping[str, onnx.ModelProto], directory: Path, more: Mapping[str, NDArray[Any]] | None = None
+) -> None:
+    """Every large tensor of every graph in one file, named `<stage>/<tensor>`, and beside them those in `more`.
 
     Float tensors whose every value is a float16 number (a checkpoint that was stored in half) are stored so: exact.
     """
-    tensors: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, NDArray[Any]] = {name: _smallest(array) for name, array in (more or {}).items()}
     for stage, model in graphs.items():
         for initializer in model.graph.initializer:
             if initializer.ByteSize() >= EXTERNAL_BYTES:
@@ -234,16 +234,6 @@ def _refer(model: onnx.ModelProto, spans: Mapping[str, tuple[int, int]], halves:
     model.graph.node.extend(nodes)
 
 
-def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length in bytes of each tensor of a safetensors file, from the start of the file."""
-    with path.open("rb") as file:
-        (header,) = struct.unpack("<Q", file.read(8))
-        data = json.loads(file.read(header))
-    base = 8 + header
-    spans: dict[str, Sequence[int]] = {k: v["data_offsets"] for k, v in data.items() if k != "__metadata__"}
-    return {name: (base + begin, end - begin) for name, (begin, end) in spans.items()}
-
-
 def _point(initializer: TensorProto, offset: int, length: int) -> None:
     """Replaces a tensor's bytes by a reference into the weights file."""
     for field in ("raw_data", "float_data", "int32_data", "int64_data"):
@@ -255,9 +245,14 @@ def _point(initializer: TensorProto, offset: int, length: int) -> None:
 
 
 def weights_for(network: ParaformerNetwork, precision: str) -> dict[str, Tensor]:
-    """The network's tensors as a pack stores them: contiguous, in float32 or float16."""
-    dtype = torch.float16 if precision == "fp16" else torch.float32
-    return {name: tensor.detach().to(dtype).contiguous() for name, tensor in network.state_dict().items()}
+    """The network's tensors as a pack stores them: contiguous, in float32 or (large ones of fp16 packs) float16."""
+
+    def kind(name: str) -> torch.dtype:
+        return torch.float16 if precision == "fp16" and is_half(name) else torch.float32
+
+    return {
+        name: tensor.detach().to(kind(name)).contiguous() for name, tensor in network.state_dict().items()
+    }
 
 
 def finite_in_half(weights: Mapping[str, Tensor]) -> list[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from app.asr.errors import PackError
 from app.asr.tokens import Vocabulary
 
 FORMAT = "paraformer-pack"
+PUNCTUATION_FORMAT = "punctuation-pack"  # of punctuation_pack.py
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -46,7 +47,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9_]+(\.(safetensors|onnx|json|wav))?")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _CHUNK_BYTES = 1 << 20
 _MAX_MANIFEST_BYTES = 4 << 20
-_REMAKE = "Make the pack again with `python -m app pack`, or fetch it again."
+REMAKE = "Make the pack again with `python -m app pack`, or fetch it again."
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class Manifest:
     def from_json(text: str) -> Manifest:
         """Raises KeyError, TypeError or ValueError when the text is not such a manifest."""
         data = json.loads(text)
-        if data.pop("format") != FORMAT:
+        form = data.pop("format")
+        if form == PUNCTUATION_FORMAT:
+            raise ValueError("it is that of a punctuation pack, which --punctuation takes, not --model")
+        if form != FORMAT:
             raise ValueError("another format")
         version = data.pop("format_version")
         if version != FORMAT_VERSION:
@@ -126,11 +130,7 @@ class Pack:
                 file is named.
         """
         manifest = _read_manifest(directory)
-        for name, record in manifest.files.items():
-            _check_file(directory, name, record)
-        for name in (TOKENS, FRONTEND, WEIGHTS, ENCODER, DECODER):
-            if name not in manifest.files:
-                raise PackError(f"The pack {directory} lists no {name}", fix=_REMAKE)
+        check_files(directory, manifest.files, needed=(TOKENS, FRONTEND, WEIGHTS, ENCODER, DECODER))
         return cls(directory, manifest)
 
     @property
@@ -143,6 +143,11 @@ class Pack:
         """fp32, fp16 or int8."""
         return self.manifest.precision
 
+    @property
+    def identity(self) -> str:
+        """Tells packs apart: the sum of the weights, shortened."""
+        return self.manifest.files[WEIGHTS].sha256[:16]
+
     def has(self, name: str) -> bool:
         """Whether the pack holds this file."""
         return name in self.manifest.files
@@ -150,7 +155,7 @@ class Pack:
     def path(self, name: str) -> Path:
         """Path of a file of the pack. Raises PackError when the pack has no such part."""
         if name not in self.manifest.files:
-            raise PackError(f"The pack {self.directory} has no {name}", fix=_REMAKE)
+            raise PackError(f"The pack {self.directory} has no {name}", fix=REMAKE)
         return self.directory / name
 
     @cached_property
@@ -168,8 +173,13 @@ class Pack:
             return FrontendConfig(cmvn_shift=shift, cmvn_scale=scale, **data)
         except (KeyError, TypeError, ValueError) as error:
             raise PackError(
-                f"{self.path(FRONTEND)} does not describe a frontend ({error!r})", fix=_REMAKE
+                f"{self.path(FRONTEND)} does not describe a frontend ({error!r})", fix=REMAKE
             ) from error
+
+
+def not_this_network(path: Path) -> PackError:
+    """The error for weights that are not those of the manifest's architecture."""
+    return PackError(f"{path} holds other tensors than the manifest's network has", fix=REMAKE)
 
 
 def frontend_to_json(config: FrontendConfig) -> str:
@@ -190,7 +200,22 @@ def record_of(path: Path) -> FileRecord:
     return FileRecord(bytes=size, sha256=digest.hexdigest())
 
 
+def precision_of(directory: Path) -> str:
+    """A pack's precision, read from its manifest alone. Raises PackError when it is no pack."""
+    return _read_manifest(directory).precision
+
+
 def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    text = manifest_text(directory)
+    try:
+        return Manifest.from_json(text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackError(f"{path} is not a manifest this program reads ({error})", fix=REMAKE) from error
+
+
+def manifest_text(directory: Path) -> str:
+    """What stands in a pack's manifest. Raises PackError when there is none."""
     path = directory / MANIFEST
     if not directory.is_dir():
         raise PackError(f"There is no model pack at {directory}", fix="Check the path, or use --model demo.")
@@ -200,29 +225,38 @@ def _read_manifest(directory: Path) -> Manifest:
                 f"{directory} is a FunASR model directory, not a pack",
                 fix=f"Pack it first: python -m app pack {directory} --output DIR --precision int8",
             )
-        raise PackError(f"{directory} holds no {MANIFEST}, so it is not a model pack", fix=_REMAKE)
+        raise PackError(f"{directory} holds no {MANIFEST}, so it is not a model pack", fix=REMAKE)
     try:
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ValueError("it is too large")
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackError(f"{path} is not a manifest this program reads ({error})", fix=_REMAKE) from error
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise PackError(f"{path} is not a manifest this program reads ({error})", fix=REMAKE) from error
+
+
+def check_files(directory: Path, files: Mapping[str, FileRecord], needed: Collection[str]) -> None:
+    """Every file against its record, and that the needed ones are among them. Raises PackError."""
+    for name, record in files.items():
+        _check_file(directory, name, record)
+    for name in needed:
+        if name not in files:
+            raise PackError(f"The pack {directory} lists no {name}", fix=REMAKE)
 
 
 def _check_file(directory: Path, name: str, record: FileRecord) -> None:
     path = directory / name
     if not _ALLOWED.fullmatch(name):
-        raise PackError(f"{path} is of a kind that packs may not hold", fix=_REMAKE)
+        raise PackError(f"{path} is of a kind that packs may not hold", fix=REMAKE)
     if not path.is_file() or path.is_symlink():
-        raise PackError(f"{path} is listed in the manifest but is not there as a plain file", fix=_REMAKE)
+        raise PackError(f"{path} is listed in the manifest but is not there as a plain file", fix=REMAKE)
     try:
         with path.open("rb") as file:
             if file.read(4).startswith(_PICKLE_STARTS):
-                raise PackError(f"{path} is a pickle, which could run code when loaded", fix=_REMAKE)
+                raise PackError(f"{path} is a pickle, which could run code when loaded", fix=REMAKE)
         size = path.stat().st_size
         if size != record.bytes:
-            raise PackError(f"{path} has {size} bytes, the manifest says {record.bytes}", fix=_REMAKE)
+            raise PackError(f"{path} has {size} bytes, the manifest says {record.bytes}", fix=REMAKE)
         if record_of(path).sha256 != record.sha256:
-            raise PackError(f"{path} is damaged: its sha256 is not the manifest's", fix=_REMAKE)
+            raise PackError(f"{path} is damaged: its sha256 is not the manifest's", fix=REMAKE)
     except OSError as error:
         raise PackError(f"{path} cannot be read ({error.strerror})", fix="Check its permissions.") from error

@@ -1,30 +1,23 @@
 """A transcript written out as text, JSON, SRT, WebVTT or TSV, in pieces.
 
-Every renderer yields short strings, so that ten hours of words never stand in memory as one. Cues of SRT and
-WebVTT are made here; where the pieces go (a file, a terminal, a socket) is the caller's part.
+Every renderer yields short strings, so that ten hours of words never stand in memory as one. Where subtitles begin and
+end is decided in cues.py; where the pieces go (a file, a terminal, a socket) is the caller's part.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from app.asr.cues import Cue, cues
 from app.asr.hotwords import UnusableWord
-from app.asr.tokens import Word, is_cjk, join_words
 from app.asr.transcript import Transcript
 
 SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt", "tsv": ".tsv"}
 FORMATS = tuple(SUFFIXES)
-
-MAX_CUE_SECONDS = 6.0
-MIN_CUE_SECONDS = 0.8  # shorter cues stay on screen this long, if the next one leaves room
-PAUSE_SECONDS = 0.5  # a silence that always ends a cue
-_GAP_STEP = 0.1  # smaller differences between two silences are noise of the time stamps
-# A line of 20 Chinese characters is as long as one of 42 Latin letters.
-_WIDE, _NARROW, _MAX_WIDTH = 21, 10, 420
 
 
 @dataclass(frozen=True)
@@ -34,19 +27,13 @@ class ResultDetails:
     duration: float
     model: str
     precision: str
+    device: str = "cpu"
+    device_peak_bytes: int | None = None
     rtf: float | None = None
     peak_rss_bytes: int | None = None
     hotwords_used: Sequence[str] = ()
     hotwords_unusable: Sequence[UnusableWord] = ()
     file: str | None = None
-
-
-class Cue(NamedTuple):
-    """One subtitle; `start` and `end` are seconds."""
-
-    start: float
-    end: float
-    text: str
 
 
 def render(transcript: Transcript, form: str, details: ResultDetails) -> Iterator[str]:
@@ -56,53 +43,6 @@ def render(transcript: Transcript, form: str, details: ResultDetails) -> Iterato
         KeyError: `form` is none of FORMATS.
     """
     return _RENDERERS[form](transcript, details)
-
-
-def cues(transcript: Transcript) -> Iterator[Cue]:
-    """Subtitles of readable length: cut at every long pause, else at the longest silence near the middle."""
-    held: Cue | None = None
-    for start, end, words in _cue_words(transcript):
-        cue = Cue(start, end, join_words(word.text for word in words))
-        if held is not None:
-            yield _fit(held, cue.start)
-        held = cue
-    if held is not None:
-        yield _fit(held, math.inf)
-
-
-def _cue_words(transcript: Transcript) -> Iterator[tuple[float, float, Sequence[Word]]]:
-    for utterance in transcript.utterances:
-        first = 0
-        words = utterance.words
-        for index in range(1, len(words) + 1):
-            if index < len(words) and words[index].start - words[index - 1].end < PAUSE_SECONDS:
-                continue
-            for part in _shorten(words[first:index]):
-                yield part[0].start, part[-1].end, part
-            first = index
-
-
-def _shorten(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    width = sum(_WIDE if is_cjk(char) else _NARROW for char in join_words(word.text for word in words))
-    fits = width <= _MAX_WIDTH and words[-1].end - words[0].start <= MAX_CUE_SECONDS
-    if len(words) == 1 or fits:
-        yield words
-        return
-    middle, margin = len(words) / 2, len(words) // 4
-
-    def quality(index: int) -> tuple[int, float]:
-        gap = words[index].start - words[index - 1].end
-        return int(gap / _GAP_STEP), -abs(index - middle)
-
-    cut = max(range(max(1, margin), len(words) - margin + (margin == 0)), key=quality)
-    yield from _shorten(words[:cut])
-    yield from _shorten(words[cut:])
-
-
-def _fit(cue: Cue, next_start: float) -> Cue:
-    """Keep a cue on screen long enough to read, no longer than the limit, and clear of the next one."""
-    end = min(max(cue.end, cue.start + MIN_CUE_SECONDS), cue.start + MAX_CUE_SECONDS, next_start)
-    return cue._replace(end=max(end, cue.start + 0.001))
 
 
 def _text(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
@@ -116,7 +56,7 @@ def _srt(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
     # SubRip has no escapes: what a player could take for a tag is written full-width.
     safe = str.maketrans({"<": "＜", ">": "＞", "{": "｛", "}": "｝", "\n": " ", "\r": " "})
     for number, cue in enumerate(cues(transcript), start=1):
-        yield f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text.translate(safe)}\n\n"
+        yield f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_shown(cue, safe)}\n\n"
 
 
 def _vtt(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
@@ -124,7 +64,11 @@ def _vtt(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
     safe = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
     yield "WEBVTT\n\n"
     for cue in cues(transcript):
-        yield f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{cue.text.translate(safe)}\n\n"
+        yield f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_shown(cue, safe)}\n\n"
+
+
+def _shown(cue: Cue, safe: Mapping[int, str]) -> str:
+    return "\n".join(line.translate(safe) for line in cue.lines)
 
 
 def _tsv(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
@@ -151,10 +95,13 @@ def _json(transcript: Transcript, details: ResultDetails) -> Iterator[str]:
     )
     yield from _json_list("words", words)
     yield from _json_list("segments", segments)
-    yield f'  "rtf": {_dump(_finite(details.rtf, 4))},\n'
+    yield f'  "rtf": {_dump(_finite(details.rtf, 6))},\n'
     yield f'  "peak_rss_bytes": {_dump(details.peak_rss_bytes)},\n'
     yield f'  "model": {_dump(details.model)},\n'
     yield f'  "precision": {_dump(details.precision)},\n'
+    yield f'  "device": {_dump(details.device)},\n'
+    if details.device_peak_bytes is not None:
+        yield f'  "device_memory": {_dump({"peak_bytes": details.device_peak_bytes})},\n'
     unusable = [{"text": word.text, "reason": word.reason} for word in details.hotwords_unusable]
     yield f'  "hotwords": {_dump({"used": list(details.hotwords_used), "unusable": unusable})}\n'
     yield "}\n"

@@ -22,6 +22,8 @@ from typing import NamedTuple, Protocol
 from app.asr.errors import PackError
 
 PIECE_MARK = "@@"
+# Marks behind a word that end a sentence.
+SENTENCE_ENDS = frozenset("。？！.?!")
 _SPECIAL_HEAD = ("<blank>", "<s>", "</s>")
 _SPECIAL_TAIL = "<unk>"
 _LOWER = (1 << 32) - 1
@@ -37,11 +39,12 @@ _SCRIPT_WITHOUT_SPACES = (
 
 
 class Word(NamedTuple):
-    """One word of a transcript; `start` and `end` are seconds."""
+    """One word of a transcript; `start` and `end` are seconds, `mark` is the punctuation behind it."""
 
     text: str
     start: float
     end: float
+    mark: str = ""
 
 
 class Pieces(NamedTuple):
@@ -92,6 +95,18 @@ def join_words(words: Iterable[str]) -> str:
     return "".join(parts)
 
 
+def written_line(words: Iterable[Word]) -> str:
+    """The same with the marks behind the words. A mark changes nothing about where spaces are."""
+    parts: list[str] = []
+    before = ""
+    for word in words:
+        if needs_space(before, word.text):
+            parts.append(" ")
+        parts.append(word.text + word.mark)
+        before = word.text
+    return "".join(parts)
+
+
 def runs(text: str) -> Iterator[str]:
     """Cut a text without spaces into what is looked up: runs of letters, other characters one by one."""
     run = ""
@@ -122,6 +137,7 @@ class Vocabulary:
     blank_id = 0
     sos_id = 1
     eos_id = 2
+    whole_words = False  # True where each token is a word as it is written
 
     def __init__(self, tokens: Sequence[str], seg_dict: PieceLookup | None = None) -> None:
         if len(tokens) < 4 or tuple(tokens[:3]) != _SPECIAL_HEAD or tokens[-1] != _SPECIAL_TAIL:
@@ -130,7 +146,7 @@ class Vocabulary:
                 f"and end with {_SPECIAL_TAIL}",
                 fix="Use the tokens.json that belongs to the model, and pack it again.",
             )
-        self.tokens = tuple(tokens)
+        self.tokens: Sequence[str] = tuple(tokens)
         self.unk_id = len(tokens) - 1
         self._ids = {token: index for index, token in enumerate(self.tokens)}
         self._special = frozenset(i for i, token in enumerate(self.tokens) if _SPECIAL.fullmatch(token))
@@ -249,8 +265,13 @@ class WordAssembler:
         """Take tokens with their times in seconds; give the words that are now complete."""
         words: list[Word] = []
         for token_id, start, end in zip(ids, starts, ends, strict=True):
-            if not self._vocabulary.is_special(int(token_id)):
-                self._take(self._vocabulary.tokens[int(token_id)], float(start), float(end), words)
+            if self._vocabulary.is_special(int(token_id)):
+                continue
+            token = self._vocabulary.tokens[int(token_id)]
+            if self._vocabulary.whole_words:
+                words.append(Word(token, float(start), float(end)))
+            else:
+                self._take(token, float(start), float(end), words)
         return words
 
     def flush(self) -> list[Word]:

@@ -1,4 +1,4 @@
-"""The pipeline in reading order: file -> blocks -> segments -> features -> tokens -> words -> utterances.
+"""The pipeline in reading order: file -> blocks -> segments -> features -> tokens -> words (with marks) -> utterances.
 
 Decoding, finding speech and features run in a thread of their own, a few segments ahead of the network; the queue
 between them is bounded, so that a ten-hour file takes the memory of a one-minute file. The words of a segment are
@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,32 +18,37 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from app.asr.audio import SAMPLE_RATE, AudioReader, Frontend
+from app.asr.audio import SAMPLE_RATE, AudioReader
 from app.asr.backend import Backend, EncodedHotwords
-from app.asr.catalogue import find_pack
-from app.asr.engine import DEFAULT_JOIN_SECONDS, DEFAULT_SEGMENT_SECONDS, EngineOptions
-from app.asr.errors import InputError, PackError, ResourceError
-from app.asr.host import cpu_grant, memory_grant
+from app.asr.engine import (
+    DEFAULT_JOIN_SECONDS,
+    DEFAULT_SEGMENT_SECONDS,
+    MIN_SEGMENT_SECONDS,
+    EngineOptions,
+)
+from app.asr.errors import AsrError, InputError
 from app.asr.hotwords import HotwordSet
-from app.asr.joining import Joiner, TimedTokens
-from app.asr.onnx_backend import OnnxBackend
-from app.asr.pack import WEIGHTS, Pack
+from app.asr.joining import Joiner
+from app.asr.marks import described
+from app.asr.opening import Opened, open_model, open_next
+from app.asr.punctuation import Punctuation, open_punctuation
+from app.asr.running import BatchRunner, RunStatistics, Station
 from app.asr.segments import cut
-from app.asr.tokens import Vocabulary, Word, WordAssembler
+from app.asr.selfcheck import Verdict
+from app.asr.tokens import Vocabulary
 from app.asr.transcript import Utterance
+from app.asr.utterances import UtteranceBuilder
 
-# A pause of this length between two words ends an utterance.
-UTTERANCE_PAUSE_SECONDS = 0.5
-UTTERANCE_WORDS = 80
 _SEGMENTS_AHEAD = 2
-# Interpreter, libraries and activations beside the weights, and what loading needs over the size of the weights.
-_BASE_BYTES = 250 << 20
-_LOAD_FACTOR = {"int8": 1.2, "fp32": 2.2, "fp16": 4.4}
+_ESTIMATED = "this model gives no times of words; those written here are spread evenly over the speech"
+# A window of segments is offered to the backend at once, which makes batches of it. The first is one segment, so that
+# words come soon; each next one is so many times larger, up to what the backend gains from.
+_WINDOW_GROWTH = 4
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A segment ready for the network; samples are no longer needed."""
+    """A segment ready for the backend; samples are no longer needed."""
 
     start_seconds: float
     overlap_seconds: float
@@ -55,59 +60,85 @@ class _Prepared:
 class _Machinery:
     """What every file of an engine shares."""
 
-    backend: Backend
-    frontend: Frontend
+    runner: BatchRunner
     vocabulary: Vocabulary
+    punctuation: Punctuation | None
     max_seconds: float
     join_seconds: float
 
 
 class Transcriber:
-    """A loaded model on the CPU. Use it from one thread, for one file at a time."""
+    """A loaded model. Use it from one thread, for one file at a time."""
 
-    def __init__(self, pack: Pack, backend: Backend, options: EngineOptions) -> None:
-        self._pack = pack
-        self._hotwords_loaded = options.hotwords
+    def __init__(self, opened: Opened, options: EngineOptions) -> None:
+        self._opened, self._options = opened, options
         self._machinery = _Machinery(
-            backend=backend,
-            frontend=Frontend(pack.frontend),
-            vocabulary=pack.vocabulary,
+            runner=BatchRunner(opened.station, batch_size=options.batch_size, fallback=self._go_on),
+            vocabulary=opened.vocabulary,
+            punctuation=open_punctuation(options.punctuation),
             max_seconds=options.segment_seconds or DEFAULT_SEGMENT_SECONDS,
             join_seconds=options.segment_seconds or DEFAULT_JOIN_SECONDS,
         )
 
     @classmethod
     def open(cls, options: EngineOptions) -> Transcriber:
-        """Finds, checks and loads a pack.
+        """Finds, checks and loads a model, on the device that suits it best.
 
         Raises:
             PackError: it is missing, damaged, or of another precision than asked for.
+            DeviceError: the device asked for cannot be used.
             ResourceError: it would not fit into the memory this process may use.
         """
-        pack = Pack.open(find_pack(options.model, options.precision))
-        if options.precision not in ("auto", pack.precision):
-            raise PackError(
-                f"{pack.directory} is an {pack.precision} pack, and {options.precision} was asked for",
-                fix="Leave --precision at auto, or make such a pack.",
-            )
-        _check_memory(pack)
-        backend = OnnxBackend(pack, threads=options.threads or cpu_grant().cores)
-        return cls(pack, backend, options)
+        return cls(open_model(options), options)
+
+    def _go_on(self, error: AsrError) -> Station:
+        self._opened = open_next(self._opened, self._options, error)
+        return self._opened.station
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        return self._pack.name
+        return self._opened.name
 
     @property
     def precision(self) -> str:
         """Precision it runs in."""
-        return self._machinery.backend.precision
+        return self._machinery.runner.backend.precision
+
+    @property
+    def device(self) -> str:
+        """Device it runs on."""
+        return self._machinery.runner.backend.device
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why it runs there and in that precision, and why not elsewhere."""
+        return self._opened.reasons
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the self-check at start; None when the model has no golden clip."""
+        return self._opened.verdict
+
+    @property
+    def statistics(self) -> RunStatistics:
+        """What was run so far."""
+        return self._machinery.runner.statistics
+
+    @property
+    def device_peak_bytes(self) -> int | None:
+        """The most GPU memory that was held at once; None on a CPU."""
+        return self._opened.station.backend.memory.peak() if self.device != "cpu" else None
 
     @property
     def vocabulary(self) -> Vocabulary:
         """Its tokens."""
         return self._machinery.vocabulary
+
+    @property
+    def punctuation(self) -> str:
+        """A clause that says whether and by what model text is punctuated."""
+        return described(self._machinery.punctuation, self.vocabulary)
 
     def transcribe(self, source: Path, hotwords: HotwordSet | None = None) -> FileTranscription:
         """Begins with a file.
@@ -117,13 +148,13 @@ class Transcriber:
         """
         encoded = None
         if hotwords is not None and hotwords.ids:
-            if not self._pack.manifest.architecture.has_hotwords:
+            if not self._opened.has_hotwords:
                 raise InputError(f"The model {self.model} has no hot words", fix="Leave --hotwords out.")
-            if not self._hotwords_loaded:
+            if not self._options.hotwords:
                 raise InputError(
                     "The hot-word part was not loaded", fix="Start again without `--hotwords off`."
                 )
-            encoded = self._machinery.backend.encode_hotwords(hotwords.ids)
+            encoded = self._machinery.runner.backend.encode_hotwords(hotwords.ids)
         return FileTranscription(self._machinery, source, encoded)
 
     def __enter__(self) -> Transcriber:
@@ -160,7 +191,8 @@ class FileTranscription:
     @property
     def notes(self) -> Sequence[str]:
         """Sentences about damage in the file that was worked around; complete at the end."""
-        return self._reader.notes
+        spread = getattr(self._machinery.runner.backend, "times_are_estimated", False)
+        return [*self._reader.notes, *([_ESTIMATED] if spread else [])]
 
     @property
     def progress(self) -> tuple[float, float | None]:
@@ -168,14 +200,19 @@ class FileTranscription:
         return self._done_seconds, self._reader.info.duration_seconds
 
     def __iter__(self) -> Iterator[Utterance]:
-        joiner, builder = Joiner(), _UtteranceBuilder(self._machinery.vocabulary)
-        prepared = _Ahead(self._prepare())
+        joiner = Joiner()
+        builder = UtteranceBuilder(self._machinery.vocabulary, self._machinery.punctuation)
+        runner = self._machinery.runner
+        prepared = _Ahead(self._prepare(runner.backend), max(_SEGMENTS_AHEAD, runner.most_rows))
         try:
-            for part in prepared:
-                found = self._machinery.backend.recognise(part.features, self._hotwords)
-                settled = joiner.add(part.start_seconds, part.overlap_seconds, part.duration_seconds, found)
-                self._done_seconds = part.start_seconds + part.duration_seconds
-                yield from builder.add(settled)
+            for window in _windows(prepared, runner):
+                results = runner.run([part.features for part in window], self._hotwords)
+                for part, found in zip(window, results, strict=True):
+                    settled = joiner.add(
+                        part.start_seconds, part.overlap_seconds, part.duration_seconds, found
+                    )
+                    self._done_seconds = part.start_seconds + part.duration_seconds
+                    yield from builder.add(settled)
             yield from builder.add(joiner.flush())
             yield from builder.flush()
         finally:
@@ -183,17 +220,20 @@ class FileTranscription:
             self._reader.close()
             self.elapsed_seconds = time.perf_counter() - self._started
 
-    def _prepare(self) -> Iterator[_Prepared]:
-        """Runs in the thread ahead: everything before the network."""
-        parts = cut(
-            self._blocks(), max_seconds=self._machinery.max_seconds, join_seconds=self._machinery.join_seconds
-        )
+    def _prepare(self, backend: Backend) -> Iterator[_Prepared]:
+        """Runs in the thread ahead: everything before the backend's own work."""
+        fits = self._machinery.runner.longest_seconds(self._hotwords)
+        longest = self._machinery.max_seconds
+        if fits is not None:
+            longest = max(MIN_SEGMENT_SECONDS, min(longest, fits))
+        join = min(longest, self._machinery.join_seconds)
+        parts = cut(self._blocks(), max_seconds=longest, join_seconds=join)
         for segment in parts:
             yield _Prepared(
                 start_seconds=segment.start / SAMPLE_RATE,
                 overlap_seconds=segment.overlap / SAMPLE_RATE,
                 duration_seconds=len(segment.samples) / SAMPLE_RATE,
-                features=self._machinery.frontend.features(segment.samples),
+                features=backend.prepare(segment.samples),
             )
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -202,13 +242,27 @@ class FileTranscription:
             yield block
 
 
+def _windows(prepared: Iterable[_Prepared], runner: BatchRunner) -> Iterator[list[_Prepared]]:
+    """Segments in portions that grow from one to what the backend takes at once, whenever they arrive: which
+    segments share a batch then depends on the file alone."""
+    window: list[_Prepared] = []
+    size = 1
+    for part in prepared:
+        window.append(part)
+        if len(window) >= min(size, runner.most_rows):
+            yield window
+            window, size = [], size * _WINDOW_GROWTH
+    if window:
+        yield window
+
+
 class _Ahead:
     """Runs an iterator in a thread, a bounded number of items ahead; its exception comes out where it is consumed."""
 
     _END = object()
 
-    def __init__(self, items: Iterator[_Prepared]) -> None:
-        self._queue: queue.Queue[object] = queue.Queue(maxsize=_SEGMENTS_AHEAD)
+    def __init__(self, items: Iterator[_Prepared], most: int) -> None:
+        self._queue: queue.Queue[object] = queue.Queue(maxsize=most)
         self._stop = threading.Event()
         self._items = items
         self._thread = threading.Thread(target=self._fill, name="asr-prepare", daemon=True)
@@ -247,43 +301,3 @@ class _Ahead:
         """Stops the thread; what it has prepared is dropped."""
         self._stop.set()
         self._thread.join()
-
-
-class _UtteranceBuilder:
-    """Settled tokens in, utterances out: words up to a pause, or up to so many that a reader should not wait longer."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._assembler = WordAssembler(vocabulary)
-        self._words: list[Word] = []
-
-    def add(self, tokens: TimedTokens) -> Iterator[Utterance]:
-        for word in self._assembler.add(tokens.ids, tokens.starts, tokens.ends):
-            if self._words and self._ends_before(word):
-                yield self._close()
-            self._words.append(word)
-
-    def flush(self) -> Iterator[Utterance]:
-        self._words += self._assembler.flush()
-        if self._words:
-            yield self._close()
-
-    def _ends_before(self, word: Word) -> bool:
-        pause = word.start - self._words[-1].end
-        return pause >= UTTERANCE_PAUSE_SECONDS or len(self._words) >= UTTERANCE_WORDS
-
-    def _close(self) -> Utterance:
-        words, self._words = tuple(self._words), []
-        return Utterance(words[0].start, words[-1].end, words)
-
-
-def _check_memory(pack: Pack) -> None:
-    available = memory_grant().available
-    if available is None:
-        return
-    needed = _BASE_BYTES + int(_LOAD_FACTOR[pack.precision] * pack.path(WEIGHTS).stat().st_size)
-    if needed > available:
-        raise ResourceError(
-            f"Loading {pack.name} ({pack.precision}) may need {needed >> 20} MB of memory, "
-            f"and this process may use {available >> 20} MB",
-            fix="Raise the memory limit, stop other programs, or use an int8 pack.",
-        )

@@ -1,6 +1,6 @@
 """What was said and when, kept small: a ten-hour transcript costs about 3 MB.
 
-Words are held as one run of UTF-8 bytes and arrays of milliseconds, not as objects; they become `Word` and
+Words are held as one run of UTF-8 bytes and arrays of numbers, not as objects; they become `Word` and
 `Utterance` objects one at a time while somebody reads them. How a transcript is written out is
 subtitles.py's part.
 """
@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from app.asr.tokens import Word, join_words, needs_space
+from app.asr.tokens import Word, needs_space, written_line
 
 __all__ = ["Transcript", "Utterance", "Word"]
 
@@ -26,7 +26,7 @@ class Utterance(NamedTuple):
     @property
     def text(self) -> str:
         """The written line of its words."""
-        return join_words(word.text for word in self.words)
+        return written_line(self.words)
 
 
 class Transcript:
@@ -37,6 +37,8 @@ class Transcript:
         self._letter_ends = array("I")
         self._starts = array("I")
         self._ends = array("I")
+        self._marks = array("B")  # for each word, which of the marks seen so far stands behind it
+        self._known_marks = [""]
         self._utterance_starts = array("I")
         self._utterance_ends = array("I")
         self._utterance_words = array("I")  # how many words there are up to the end of each utterance
@@ -50,6 +52,7 @@ class Transcript:
             self._letter_ends.append(len(self._letters))
             self._starts.append(_milliseconds(word.start))
             self._ends.append(_milliseconds(word.end))
+            self._marks.append(self._number_of(word.mark))
         self._utterance_starts.append(_milliseconds(utterance.start))
         self._utterance_ends.append(_milliseconds(utterance.end))
         self._utterance_words.append(len(self._starts))
@@ -87,7 +90,13 @@ class Transcript:
     def _word(self, index: int) -> Word:
         begin = self._letter_ends[index - 1] if index else 0
         text = self._letters[begin : self._letter_ends[index]].decode("utf-8")
-        return Word(text, self._starts[index] / 1000, self._ends[index] / 1000)
+        mark = self._known_marks[self._marks[index]]
+        return Word(text, self._starts[index] / 1000, self._ends[index] / 1000, mark)
+
+    def _number_of(self, mark: str) -> int:
+        if mark not in self._known_marks:
+            self._known_marks.append(mark)
+        return self._known_marks.index(mark)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -37,7 +37,7 @@ class Model:
             words += [name for name in names if name != utterance.name][:10]
         ids = [self.pack.vocabulary.encode_word(word) or [] for word in words]
         encoded = self.backend.encode_hotwords(ids) if ids else None
-        found = self.backend.recognise(self.frontend.features(utterance.samples), encoded)
+        [found] = self.backend.recognise([self.frontend.features(utterance.samples)], encoded)
         return self.pack.vocabulary.decode(int(token) for token in found.ids)
 
 

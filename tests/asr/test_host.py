@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from app.asr.host import CpuGrant, MemoryGrant, cpu_features, cpu_grant, memory_grant, peak_rss_bytes
+from app.asr.host import (
+    CpuGrant,
+    MemoryGrant,
+    cpu_features,
+    cpu_grant,
+    memory_grant,
+    nvidia_driver,
+    peak_rss_bytes,
+)
 
 GIB = 1 << 30
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n"
@@ -58,7 +66,7 @@ def test_version_2_container(tmp_path: Path) -> None:
         "cpu.max": "150000 100000\n",
         "memory.max": f"{GIB}\n",
         "memory.current": f"{700 << 20}\n",
-        "memory.stat": f"anon 1\ninactive_file {300 << 20}\n",
+        "memory.stat": f"anon 1\ninactive_file {200 << 20}\nactive_file {100 << 20}\n",
     }
     lay_out(tmp_path, v2("/", groups) | meminfo())
     assert cpu_grant(tmp_path).quota == 1.5
@@ -88,7 +96,8 @@ def test_version_1_container_sees_only_its_part_of_the_tree(tmp_path: Path) -> N
         "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": str(GIB),
         "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB // 2),
-        "sys/fs/cgroup/memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB // 4}\n",
+        "sys/fs/cgroup/memory/memory.stat": "inactive_file 1\nactive_file 1\n"
+        f"total_inactive_file {GIB // 8}\ntotal_active_file {GIB // 8}\n",
     }
     lay_out(tmp_path, files | meminfo())
     assert cpu_grant(tmp_path).quota == 0.5
@@ -172,3 +181,17 @@ print(pages)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert int(done.stdout) < 70e6, "blocks between others were kept"
+
+
+def test_the_nvidia_driver_is_read_where_it_is_loaded(tmp_path: Path) -> None:
+    assert nvidia_driver(tmp_path) is None
+    text = (
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.247.01  Mon Mar  3 2025\nGCC version: 12.2.0\n"
+    )
+    lay_out(tmp_path, {"proc/driver/nvidia/version": text})
+    assert nvidia_driver(tmp_path) == "535.247.01"
+    text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n"
+    lay_out(tmp_path, {"proc/driver/nvidia/version": text})
+    assert nvidia_driver(tmp_path) == "580.65.06"
+    lay_out(tmp_path, {"sys/module/nvidia/version": "550.163.01\n"})
+    assert nvidia_driver(tmp_path) == "550.163.01"

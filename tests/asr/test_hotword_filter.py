@@ -50,5 +50,8 @@ def test_each_segment_chooses_its_own_hot_words(pair: Pair, words: list[str]) ->
     pack = Pack.open(DEMO_PACKS / "fp16")
     backend, frontend = OnnxBackend(pack, threads=1), Frontend(pack.frontend)
     encoded = backend.encode_hotwords(pair.ids(words))
-    ours = [backend.recognise(frontend.features(clip), encoded).ids.tolist() for clip in clips]
+    ours = [
+        found.ids.tolist()
+        for found in backend.recognise([frontend.features(clip) for clip in clips], encoded)
+    ]
     assert ours == alone

@@ -122,3 +122,35 @@ def test_tokens_come_out_as_soon_as_they_are_settled() -> None:
     assert len(early) >= 14
     assert len(joiner.flush()) == 20 - len(early)
     assert len(joiner.flush()) == 0
+
+
+def test_words_are_found_again_though_one_side_has_them_a_token_too_late() -> None:
+    """As a network does that counts half a word at its edge: every start is the word's before."""
+    said = [11, 12, 13, 14, 15, 16, 17, 18]
+    starts = np.array([0.3, 0.8, 1.3, 1.8, 2.3, 2.8, 3.3, 3.8], np.float32)
+    earlier = Recognition(np.array(said[:6], np.int32), starts[:6], starts[:6] + 0.2)
+    # The overlap is 1.5 .. 3.0 s; the later side begins with half of 13, and 0.5 s is missing in each of its times.
+    later = Recognition(
+        np.array([99, *said[3:]], np.int32), np.maximum(0.0, starts[2:] - 2.0), starts[2:] - 1.8
+    )
+    joiner = Joiner()
+    line = joiner.add(0.0, 0.0, 3.0, earlier).ids.tolist()
+    line += joiner.add(1.5, 1.5, 3.0, later).ids.tolist() + joiner.flush().ids.tolist()
+    assert line == said
+
+
+def test_one_equal_token_far_away_is_a_chance() -> None:
+    earlier = Recognition(
+        np.array([11, 12, 13], np.int32),
+        np.array([0.3, 1.3, 2.0], np.float32),
+        np.array([0.5, 1.5, 2.2], np.float32),
+    )
+    later = Recognition(
+        np.array([21, 13, 22], np.int32),
+        np.array([0.2, 1.2, 2.2], np.float32),
+        np.array([0.4, 1.4, 2.4], np.float32),
+    )
+    joiner = Joiner()
+    line = joiner.add(0.0, 0.0, 3.0, earlier).ids.tolist()
+    line += joiner.add(1.5, 1.5, 3.0, later).ids.tolist() + joiner.flush().ids.tolist()
+    assert line == [11, 12, 13, 13, 22], "cut in the middle of the overlap, at 2.25 s"

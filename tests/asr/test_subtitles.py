@@ -1,18 +1,17 @@
-"""Rendering: the five formats, cues, escapes, streaming."""
+"""Rendering: the five formats, escapes, streaming."""
 
 from __future__ import annotations
 
 import json
 import re
 import tracemalloc
-from itertools import pairwise
 
 import pytest
 
 from app.asr.hotwords import UnusableWord
-from app.asr.subtitles import FORMATS, MAX_CUE_SECONDS, SUFFIXES, ResultDetails, cues, render
-from app.asr.transcript import Transcript, Utterance, Word
-from tests.fakes.engine import spoken
+from app.asr.subtitles import FORMATS, SUFFIXES, ResultDetails, render
+from app.asr.transcript import Transcript, Utterance
+from tests.fakes.engine import marked, spoken
 
 DETAILS = ResultDetails(
     duration=12.34567,
@@ -73,10 +72,11 @@ def test_json() -> None:
             {"start": 0.5, "end": 1.0, "text": "你好"},
             {"start": 3601.0, "end": 3601.5, "text": "new york"},
         ],
-        "rtf": 0.1235,
+        "rtf": 0.123456,
         "peak_rss_bytes": 1000,
         "model": "demo",
         "precision": "int8",
+        "device": "cpu",
         "hotwords": {"used": ["张三"], "unusable": [{"text": "龘", "reason": "no such character"}]},
     }
 
@@ -101,44 +101,23 @@ def test_marks_that_a_player_would_read_as_code_are_escaped() -> None:
     assert json.loads(rendered(odd, "json"))["words"][3]["text"] == 'x\n\n2"'
 
 
-def test_long_speech_is_cut_into_readable_cues() -> None:
-    chinese = transcript_of(spoken(0.0, *"字" * 120))
-    latin = transcript_of(spoken(0.0, *["letters"] * 60))
-    for transcript, limit in ((chinese, 20), (latin, 42)):
-        found = list(cues(transcript))
-        assert max(len(cue.text) for cue in found) <= limit
-        assert max(cue.end - cue.start for cue in found) <= MAX_CUE_SECONDS
-        assert min(len(cue.text) for cue in found) >= limit // 4
-        assert all(a.end <= b.start for a, b in pairwise(found))
-        spaces = " " if limit == 42 else ""
-        assert spaces.join(cue.text for cue in found) == transcript.text
+def test_marks_stand_behind_their_words_in_every_format() -> None:
+    said = marked(spoken(0.0, *"今天开会", "new", "york", *"好吗"), {1: "，", 5: ",", 7: "？"})
+    transcript = transcript_of(said)
+    line = "今天，开会new york,好吗？"
+    assert rendered(transcript, "text") == line + "\n"
+    assert rendered(transcript, "tsv").endswith(f"\t{line}\n")
+    told = json.loads(rendered(transcript, "json"))
+    assert told["text"] == told["segments"][0]["text"] == line
+    assert [word["text"] for word in told["words"]] == [*"今天开会", "new", "york", *"好吗"]
+    for form in ("srt", "vtt"):
+        assert line in rendered(transcript, form)
 
 
-def test_slow_speech_is_cut_by_time() -> None:
-    slow = Utterance(0.0, 20.0, tuple(Word("字", n * 1.4, n * 1.4 + 1.3) for n in range(14)))
-    assert all(cue.end - cue.start <= MAX_CUE_SECONDS for cue in cues(transcript_of(slow)))
-
-
-def test_a_pause_ends_a_cue_and_the_longest_silence_is_preferred() -> None:
-    def at(*starts: float) -> Utterance:
-        return Utterance(starts[0], starts[-1] + 0.2, tuple(Word("字", s, s + 0.2) for s in starts))
-
-    assert [cue.text for cue in cues(transcript_of(at(0.0, 0.2, 1.0, 1.2)))] == ["字字", "字字"]
-    starts = [n * 0.2 for n in range(24)]
-    late = [s + (0.3 if n >= 9 else 0.0) for n, s in enumerate(starts)]
-    assert [len(cue.text) for cue in cues(transcript_of(at(*late)))] == [9, 15]
-
-
-def test_one_endless_word_is_still_a_cue() -> None:
-    word = Word("a" * 100, 1.0, 60.0)
-    assert [(c.start, c.end) for c in cues(transcript_of(Utterance(1.0, 60.0, (word,))))] == [(1.0, 7.0)]
-
-
-def test_cues_never_end_before_they_start() -> None:
-    instant = transcript_of(
-        Utterance(1.0, 1.0, (Word("字", 1.0, 1.0),)), Utterance(1.0, 1.0, (Word("字", 1.0, 1.0),))
-    )
-    assert all(cue.end > cue.start for cue in cues(instant))
+def test_two_lines_of_a_cue_are_two_lines_of_the_file() -> None:
+    transcript = transcript_of(marked(spoken(0.0, *"字" * 22), {11: "，"}))
+    assert rendered(transcript, "srt").splitlines()[2:] == ["字" * 12 + "，", "字" * 10, ""]
+    assert rendered(transcript, "vtt").splitlines()[3:] == ["字" * 12 + "，", "字" * 10, ""]
 
 
 @pytest.mark.parametrize("form", FORMATS)

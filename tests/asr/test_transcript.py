@@ -34,6 +34,20 @@ def test_text_is_one_line_with_spaces_between_latin_utterances() -> None:
     assert transcript.text == "new york hello你好"
 
 
+def test_marks_are_kept_and_change_no_space() -> None:
+    words = [
+        Word("你", 0.0, 0.1, "，"),
+        Word("new", 0.2, 0.3),
+        Word("york", 0.4, 0.5, ","),
+        Word("12", 0.6, 0.7, "."),
+    ]
+    transcript = Transcript()
+    transcript.add(Utterance(0.0, 0.7, tuple(words)))
+    transcript.add(utterance(1.0, "hello"))
+    assert list(transcript.words())[:4] == words
+    assert transcript.text == "你，new york, 12. hello"
+
+
 def test_empty() -> None:
     transcript = Transcript()
     transcript.add(Utterance(1.0, 2.0, ()))
