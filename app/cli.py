@@ -5,7 +5,8 @@
     2  something failed; what and what to do is on standard error
     130, 141  interrupted by the user, or by the end of a pipe
 
-What the verbs do is in transcribe_command.py, doctor.py and app.asr.packing.
+What the verbs do is in transcribe_command.py, serve_command.py, bench_command.py, models_command.py, doctor.py
+and app.asr.packing.
 """
 
 from __future__ import annotations
@@ -21,20 +22,33 @@ from app.asr.engine import (
     DEFAULT_JOIN_SECONDS,
     DEFAULT_MODEL,
     DEFAULT_SEGMENT_SECONDS,
+    DEVICE,
     MAX_SEGMENT_SECONDS,
     MIN_SEGMENT_SECONDS,
     Engine,
     EngineOptions,
+    bytes_of,
 )
 from app.asr.errors import AsrError, ResourceError
 from app.asr.subtitles import FORMATS
+from app.bench_command import bench
+from app.bench_command import declare as declare_bench
 from app.console import make_robust, printable, report, say, silence
 from app.doctor import doctor
+from app.models_command import declare as declare_models
+from app.models_command import models
+from app.serve_command import declare as declare_serve
+from app.serve_command import serve
 from app.transcribe_command import DONE, FAILED, USAGE, EngineFactory, transcribe
 
 PackFunction = Callable[[str, Path, str, Callable[[str], None]], Path]
 
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
+_PLAIN_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "bench": bench,
+    "models": models,
+    "serve": serve,
+}
 _EXAMPLES = """examples:
   python -m app transcribe talk.mp3
   python -m app transcribe recordings/ --format srt --output subtitles/
@@ -57,7 +71,9 @@ def main(
             return transcribe(arguments, engine_factory or _open_engine)
         if arguments.verb == "pack":
             return _pack(arguments, pack_model or _pack_model)
-        return doctor(as_json=arguments.json)
+        if arguments.verb in _PLAIN_VERBS:
+            return _PLAIN_VERBS[arguments.verb](arguments)
+        return doctor(as_json=arguments.json, model=arguments.model, device=arguments.device)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else DONE
     except AsrError as error:
@@ -85,7 +101,7 @@ def _pack_model(source: str, output: Path, precision: str, progress: Callable[[s
     try:
         from app.asr.packing import pack_model
     except ModuleNotFoundError as error:
-        raise _not_installed("Packing", error, "dev") from error
+        raise _not_installed("Packing", error, "pack") from error
 
     return pack_model(source, output, precision, progress)
 
@@ -98,7 +114,10 @@ def _not_installed(work: str, error: ModuleNotFoundError, purpose: str) -> AsrEr
 
 
 def _pack(arguments: argparse.Namespace, pack_model: PackFunction) -> int:
-    target = pack_model(arguments.source, arguments.output, arguments.precision, say)
+    from app.asr.catalogue import pack_plan
+
+    source, output = pack_plan(arguments.source, arguments.precision, arguments.output)
+    target = pack_model(source, output, arguments.precision, say)
     say(f"packed: {printable(target)}")
     return DONE
 
@@ -120,13 +139,26 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="transcribe | pack | doctor")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="transcribe | serve | pack | models | bench | doctor"
+    )
     _declare_transcribe(
         verbs.add_parser("transcribe", help="audio and video files to text", allow_abbrev=False)
     )
+    declare_serve(verbs.add_parser("serve", help="OpenAI's API over HTTP", allow_abbrev=False))
     _declare_pack(verbs.add_parser("pack", help="make a model pack from a FunASR model", allow_abbrev=False))
+    declare_bench(
+        verbs.add_parser("bench", help="compare settings on this machine", allow_abbrev=False),
+        path=_path,
+        count=_count,
+    )
+    declare_models(verbs.add_parser("models", help="what models there are", allow_abbrev=False))
     checks = verbs.add_parser("doctor", help="what this machine can do, and why", allow_abbrev=False)
     checks.add_argument("--json", action="store_true", help="print a JSON object")
+    checks.add_argument("--model", metavar="NAME|DIR", help="also open this model, and let it check itself")
+    checks.add_argument(
+        "--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="for --model"
+    )
     return parser
 
 
@@ -138,12 +170,31 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
         metavar="NAME|DIR",
         help="model name or pack directory (default: demo, a small closed vocabulary of synthetic speech)",
     )
+    verb.add_argument(
+        "--device",
+        type=_device,
+        default="auto",
+        metavar="auto|cpu|cuda[:N]",
+        help="where to compute (default: auto)",
+    )
     verb.add_argument("--precision", choices=("auto", "fp32", "fp16", "int8"), default="auto")
+    verb.add_argument(
+        "--vram-limit",
+        type=_bytes,
+        metavar="SIZE",
+        help="GPU memory for weights and batches, such as 1.5GiB (default: weights and 120 MiB)",
+    )
     verb.add_argument(
         "--hotwords",
         action="append",
         metavar="WORDS",
         help='words to expect, separated by commas or lines; Chinese words also by spaces; @FILE; "off"',
+    )
+    verb.add_argument(
+        "--punctuation",
+        default="auto",
+        metavar="auto|off|DIR",
+        help="punctuation model (default: auto, ct-punc-c where its pack is)",
     )
     verb.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     verb.add_argument("--output", type=_path, metavar="DIR", help="write a file per input (default: print)")
@@ -163,9 +214,16 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
 
 def _declare_pack(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "source", metavar="SOURCE", help="FunASR model directory, or hub id such as owner/model"
+        "source",
+        metavar="SOURCE",
+        help="model name, FunASR model directory, or hub id such as owner/model",
     )
-    verb.add_argument("--output", type=_path, required=True, metavar="DIR", help="where the pack goes")
+    verb.add_argument(
+        "--output",
+        type=_path,
+        metavar="DIR",
+        help="where the pack goes (default for a model name: where that name is looked for)",
+    )
     verb.add_argument("--precision", choices=("fp32", "fp16", "int8"), required=True)
 
 
@@ -183,6 +241,19 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return number
+
+
+def _device(text: str) -> str:
+    if not DEVICE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def _bytes(text: str) -> int:
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _segment_seconds(text: str) -> float:

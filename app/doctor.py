@@ -1,6 +1,7 @@
 """`python -m app doctor`: what this machine can do, why, and what would change it.
 
-Nothing heavy is imported: packages are looked up, not loaded, and packs are listed, not opened.
+Nothing heavy is imported: packages are looked up, not loaded, and packs are listed, not opened. With a model named,
+that one is opened as for use, and its self-check is told.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from app.asr.engine import NO_GPU, EngineOptions
+from app.asr.errors import AsrError
 from app.asr.host import CpuFeatures, CpuGrant, MemoryGrant, cpu_features, cpu_grant, memory_grant
 from app.console import emit, printable
+
+if TYPE_CHECKING:
+    from app.asr.devices import Card
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -36,6 +42,8 @@ _PACKING = {"torch": "torch", "funasr": "funasr", "onnx": "onnx"}
 _OLDEST_PYTHON = (3, 10)
 # The full-size model in int8 is built to stay under 0.75 GB; the demo model takes a fraction of it.
 _MEMORY_FULL, _MEMORY_DEMO = 1 << 30, 300 << 20
+# Weights of the full-size model, bytes by precision of the pack (docs/benchmarks).
+_FULL_SIZE = {"fp32": 990_000_000, "fp16": 534_000_000, "int8": 349_000_000}
 _DISK_WARN, _DISK_FAIL = 2 << 30, 100 << 20
 
 
@@ -50,9 +58,11 @@ class Check:
     readings: dict[str, Any] = field(default_factory=dict)
 
 
-def doctor(*, as_json: bool) -> int:
+def doctor(*, as_json: bool, model: str | None = None, device: str = "auto") -> int:
     """Print all checks; returns 0, or 2 when one of them failed."""
     checks = list(examine())
+    if model is not None:
+        checks.append(check_model(EngineOptions(model, device=device)))
     worst = FAIL if any(c.verdict == FAIL for c in checks) else OK
     if worst == OK and any(c.verdict == WARN for c in checks):
         worst = WARN
@@ -77,6 +87,7 @@ def examine() -> Iterator[Check]:
     yield check_cores(cpu_grant())
     yield check_processor(cpu_features())
     yield check_memory(memory_grant())
+    yield check_gpu()
     yield check_packs(PACKS)
     yield check_packing({package: version_of(module, package) for module, package in _PACKING.items()})
     yield check_disk(Path.cwd())
@@ -167,6 +178,56 @@ def check_memory(grant: MemoryGrant) -> Check:
         remedy = f"Enough for the demo model; plan {size(_MEMORY_FULL)} for the full-size model in int8."
         return Check("memory", WARN, found, remedy, readings)
     return Check("memory", OK, found, readings=readings)
+
+
+def check_gpu() -> Check:
+    """The cards, and what the full-size model would do on each. Having none is no fault."""
+    try:
+        from app.asr.opening import look_for_cards
+    except ModuleNotFoundError as error:
+        return Check("gpu", OK, f"not looked for: {error.name} is not installed")
+    report = look_for_cards("auto")
+    if not report.cards:
+        harmless = report.problem == NO_GPU
+        return Check(
+            "gpu", OK if harmless else WARN, report.problem, "" if harmless else report.fix, asdict(report)
+        )
+    plans = [_plan(card) for card in report.cards]
+    found = "; ".join(f"cuda:{c.index} {c.name}, {size(c.free)} free: {p}" for c, p in plans)
+    return Check("gpu", OK, found, readings=asdict(report) | {"plans": [plan for _, plan in plans]})
+
+
+def _plan(card: Card) -> tuple[Card, str]:
+    from app.asr.devices import CudaReport, Wish, candidates
+
+    found, left_out = candidates(Wish(), CudaReport((card,)), _FULL_SIZE)
+    best = found[0]
+    return card, f"{best.precision} ({best.reason})" if best.device != "cpu" else "; ".join(left_out)
+
+
+def check_model(options: EngineOptions) -> Check:
+    """Opens a model as for use: where it would run, why, and whether it computes what it should."""
+    try:
+        from app.asr.opening import open_model
+
+        opened = open_model(options)
+    except ModuleNotFoundError as error:
+        return Check("self-check", FAIL, f"{error.name} is not installed", "Run `make demo`.")
+    except AsrError as error:
+        return Check("self-check", FAIL, f"{options.model}: {error.problem}", error.fix)
+    backend, verdict = opened.station.backend, opened.verdict
+    told = verdict.reason if verdict is not None else "it has no clip to check itself with"
+    why = "; ".join(opened.reasons)
+    readings = {
+        "model": opened.name,
+        "device": backend.device,
+        "precision": backend.precision,
+        "reasons": opened.reasons,
+        "verdict": asdict(verdict) if verdict is not None else None,
+        "cost": asdict(opened.station.cost) if opened.station.cost is not None else None,
+    }
+    found = f"{opened.name} on {backend.device} in {backend.precision}: {told} ({why})"
+    return Check("self-check", OK, found, readings=readings)
 
 
 def check_packs(directory: Path) -> Check:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.asr.engine import DEFAULT_MODEL, Engine, EngineOptions, Transcription
+from app.asr.engine import DEFAULT_MODEL, NO_GPU, NO_PUNCTUATION, Engine, EngineOptions, Transcription
 from app.asr.errors import AsrError, HotwordError, InputError, OutputError, ResourceError
 from app.asr.host import peak_rss_bytes
 from app.asr.hotwords import HotwordSet, is_off, parse_hotwords
@@ -69,10 +69,17 @@ def transcribe(arguments: Namespace, engine_factory: EngineFactory) -> int:
         hotwords=not is_off(arguments.hotwords),
         segment_seconds=arguments.segment_seconds,
         batch_size=arguments.batch_size,
+        device=arguments.device,
+        vram_limit=arguments.vram_limit,
+        punctuation=arguments.punctuation,
     )
     if options.model == DEFAULT_MODEL:
         say("note: the demo model knows only a small closed vocabulary of synthetic speech; see --model.")
     with engine_factory(options) as engine:
+        if arguments.device != "auto" or list(engine.reasons) != [NO_GPU]:
+            say(f"device: {engine.device}, {engine.precision} ({printable('; '.join(engine.reasons))})")
+        if engine.punctuation != NO_PUNCTUATION:
+            say(f"punctuation: {printable(engine.punctuation)}")
         try:
             hotwords = parse_hotwords(arguments.hotwords, engine.vocabulary, files=True)
         except HotwordError as error:
@@ -182,6 +189,8 @@ def _deliver(path: Path, transcript: Transcript, transcription: Transcription, r
         duration=transcription.audio_seconds,
         model=run.engine.model,
         precision=run.engine.precision,
+        device=run.engine.device,
+        device_peak_bytes=run.engine.device_peak_bytes,
         rtf=transcription.rtf,
         peak_rss_bytes=peak_rss_bytes(),
         hotwords_used=run.hotwords.used if run.hotwords else (),

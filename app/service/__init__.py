@@ -1,0 +1,1 @@
+"""The web service around the engine: HTTP, websocket, jobs, and one expendable worker process."""

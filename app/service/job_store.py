@@ -1,0 +1,399 @@
+"""Accepted jobs on disk: what was asked, how far it is, what came of it. Survives kill -9 and loss of power.
+
+Lives here: the SQLite database and the uploads beside it, and the rule that a job is ended once. An upload is on the
+disk before its row is, a row is on the disk before anybody is told of it, and a result and the end of its job are one
+transaction. Who runs jobs is job_runner.py; HTTP is jobs.py. All methods block, and may be called from any thread.
+
+    jobs.sqlite3    jobs, finished segments, results
+    incoming/       uploads on their way; emptied at start
+    uploads/        one file for each job that has not ended, named by the job's id
+    lock            held while a process uses the directory
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from app.asr.errors import OutputError, ResourceError
+from app.service.job_database import DEATH, DEATH_AT_WORK, NEXT_JOB, lock_file, open_database, sync
+from app.service.job_records import (
+    ENDED,
+    SERVICE_DIED,
+    Ending,
+    Job,
+    KeyReusedError,
+    NewJob,
+    Result,
+    Totals,
+    job_of,
+    segment_of,
+    segment_row,
+)
+from app.service.recognising import StoredSegment
+
+
+class JobStore:
+    """The jobs of one service.
+
+    Args:
+        directory: made when it is missing; one process at a time may use it.
+
+    Raises:
+        InputError: another process uses the directory, or a newer program wrote it.
+        ResourceError: it cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._incoming, self._uploads = directory / "incoming", directory / "uploads"
+        self._mutex = threading.RLock()
+        try:
+            for folder in (directory, self._incoming, self._uploads):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = lock_file(directory / "lock")
+            try:
+                self._database = open_database(directory / "jobs.sqlite3")
+            except BaseException:
+                self._lock.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise ResourceError(
+                f"The jobs in {directory} cannot be opened ({error})",
+                fix="Give a data directory on a local disk that this user may write to and that has room.",
+            ) from error
+        self._remove_strays()
+
+    def close(self) -> None:
+        """Lets go of the database and the directory; nothing is lost without it."""
+        with self._mutex:
+            self._database.close()
+            self._lock.close()
+
+    # Taking jobs in.
+
+    @property
+    def incoming(self) -> Path:
+        """Where uploads are written; what is not accepted from there is removed by who wrote it, or at start."""
+        return self._incoming
+
+    def accept(
+        self, jobs: Sequence[NewJob], *, key: str | None = None, fingerprint: str = ""
+    ) -> tuple[Sequence[Job], bool]:
+        """Takes in the jobs of one request, all or none; when this returns they are safe.
+
+        Args:
+            jobs: all of one owner; their uploads are moved, or removed when nothing is accepted.
+            key: idempotency key; the same key and fingerprint give the jobs of the first time.
+
+        Returns:
+            The jobs, and whether they are new.
+
+        Raises:
+            KeyReusedError: the key was used with another fingerprint.
+            OutputError: the disk does not take them.
+        """
+        owner = jobs[0].owner
+        known = self.known(owner, key, fingerprint) if key is not None else None
+        if known is not None:
+            for job in jobs:
+                job.upload.unlink(missing_ok=True)
+            return known, False
+        try:
+            return self.batch(self._take_in(jobs, key, fingerprint)), True
+        except sqlite3.IntegrityError:  # the same request came in at the same time
+            known = self.known(owner, key, fingerprint) if key is not None else None
+            if known is None:
+                raise
+            return known, False
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(
+                f"The job could not be written to disk ({error})",
+                fix="Free space in the service's data directory, then send it again.",
+            ) from error
+
+    def _take_in(self, jobs: Sequence[NewJob], key: str | None, fingerprint: str) -> str:
+        """Uploads to their place, then rows; what was moved is removed when that fails. Returns the batch."""
+        batch = "batch_" + secrets.token_hex(12)
+        ids = ["job_" + secrets.token_hex(16) for _ in jobs]
+        try:
+            for job, name in zip(jobs, ids, strict=True):
+                sync(job.upload)
+                job.upload.rename(self._uploads / name)
+            sync(self._uploads)
+            with self._transaction() as database:
+                if key is not None:
+                    values = (jobs[0].owner, key, fingerprint, batch, time.time())
+                    database.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?)", values)
+                for job, name in zip(jobs, ids, strict=True):
+                    self._insert(database, job, name, batch)
+        except BaseException:
+            for job, name in zip(jobs, ids, strict=True):
+                job.upload.unlink(missing_ok=True)
+                (self._uploads / name).unlink(missing_ok=True)
+            raise
+        return batch
+
+    def known(self, owner: str, key: str, fingerprint: str) -> Sequence[Job] | None:
+        """The jobs an idempotency key stands for; None when it is new.
+
+        Raises:
+            KeyReusedError: it was used with another fingerprint.
+        """
+        with self._mutex:
+            row = self._database.execute(
+                "SELECT fingerprint, batch FROM keys WHERE owner = ? AND key = ?", (owner, key)
+            ).fetchone()
+        if row is None:
+            return None
+        if row["fingerprint"] != fingerprint:
+            raise KeyReusedError("This Idempotency-Key was used before with other files or other settings")
+        jobs = self.batch(row["batch"])
+        if not jobs:
+            raise KeyReusedError("The jobs of this Idempotency-Key have been deleted")
+        return jobs
+
+    # Reading.
+
+    def get(self, job_id: str) -> Job | None:
+        """One job."""
+        found = self._jobs("WHERE id = ?", job_id)
+        return found[0] if found else None
+
+    def batch(self, batch: str) -> list[Job]:
+        """The jobs of one request, in its order; those that were deleted are missing."""
+        return self._jobs("WHERE batch = ? ORDER BY seq", batch)
+
+    def newest(self, owner: str, limit: int, after: str | None = None, state: str | None = None) -> list[Job]:
+        """The newest jobs of an owner, those older than `after` when that is given."""
+        return self._jobs(
+            "WHERE owner = ?1 AND (?2 IS NULL OR state = ?2) "
+            "AND (?3 IS NULL OR seq < (SELECT seq FROM jobs WHERE id = ?3)) ORDER BY seq DESC LIMIT ?4",
+            *(owner, state, after, limit),
+        )
+
+    def ahead(self, job: Job) -> tuple[int, float]:
+        """Waiting jobs that are older, and their seconds of audio still to do, as far as those are known."""
+        with self._mutex:
+            row = self._database.execute(
+                "SELECT count(*), coalesce(sum(total_seconds - done_seconds), 0.0) FROM jobs "
+                "WHERE state = 'queued' AND seq < (SELECT seq FROM jobs WHERE id = ?)",
+                (job.id,),
+            ).fetchone()
+        return int(row[0]), float(row[1])
+
+    def result(self, job_id: str) -> Result | None:
+        """What came of a job that is done."""
+        with self._mutex:
+            row = self._database.execute(
+                "SELECT details, transcript FROM results WHERE seq = (SELECT seq FROM jobs WHERE id = ?)",
+                (job_id,),
+            ).fetchone()
+        return Result(row["details"], row["transcript"]) if row is not None else None
+
+    def totals(self) -> Totals:
+        """How much there is now."""
+        with self._mutex:
+            rows = self._database.execute(
+                "SELECT state, count(*), sum(bytes), sum(result_bytes) FROM jobs GROUP BY 1"
+            )
+            found = rows.fetchall()
+        held = sum(row[3] + (0 if row[0] in ENDED else row[2]) for row in found)
+        return Totals({row[0]: row[1] for row in found}, held)
+
+    def upload(self, job_id: str) -> Path:
+        """Where the upload of a job lies until the job ends."""
+        return self._uploads / job_id
+
+    def segments(self, job_id: str) -> list[StoredSegment]:
+        """What was recognised of a job that has not ended, in order."""
+        with self._mutex:
+            rows = self._database.execute(
+                "SELECT place, start, overlap, duration, tokens, words FROM segments "
+                "WHERE seq = (SELECT seq FROM jobs WHERE id = ?) ORDER BY place",
+                (job_id,),
+            ).fetchall()
+        return [segment_of(row) for row in rows]
+
+    # Running.
+
+    def recover(self, most_deaths: int) -> list[Job]:
+        """After a start: jobs that were running go back into the queue; returns those that end here instead,
+        because they were to be cancelled, or were there whenever the process died, too often."""
+        ended: list[Job] = []
+        for job in self._jobs("WHERE state = 'running'"):
+            if job.cancel:
+                self.end(job.id, Ending("cancelled"))
+            elif job.suspicion >= most_deaths * DEATH:
+                self.end(job.id, SERVICE_DIED)
+            else:
+                self.release(job.id)
+                continue
+            ended.append(job)
+        return [job for job in map(self.get, (job.id for job in ended)) if job is not None]
+
+    def claim(self) -> Job | None:
+        """Takes the next job to run, or None. One that is under suspicion, see `begin`, runs alone: should the process
+        die again, no other job is blamed for it."""
+        with self._transaction() as database:
+            row = database.execute(NEXT_JOB).fetchone()
+            if row is None:
+                return None
+            running = database.execute(
+                "SELECT count(*), max(alone) FROM jobs WHERE state = 'running'"
+            ).fetchone()
+            if running[0] and (row["suspicion"] or running[1]):
+                return None
+            database.execute(
+                "UPDATE jobs SET state = 'running', alone = suspicion > 0, started = ? WHERE seq = ?",
+                (time.time(), row["seq"]),
+            )
+            return job_of(database.execute("SELECT * FROM jobs WHERE seq = ?", (row["seq"],)).fetchone())
+
+    def begin(self, job_id: str) -> None:
+        """From here on, a running job may be what brings the process down. It is under suspicion until it has a new
+        segment; less so once it has passed those that were kept, see `lives`: then it was just as likely killed."""
+        self._suspect(job_id, DEATH)
+
+    def lives(self, job_id: str) -> None:
+        """A running job has got as far as its kept segments reach."""
+        self._suspect(job_id, DEATH_AT_WORK - DEATH)
+
+    def release(self, job_id: str, clear: int = 0) -> None:
+        """Puts a running job back into the queue; `clear` is the suspicion of a run that ends in good order."""
+        self._suspect(job_id, -clear)
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET state = 'queued', alone = 0 WHERE id = ? AND state = 'running'", (job_id,)
+            )
+
+    def _suspect(self, job_id: str, more: int) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET suspicion = max(suspicion + ?, 0) WHERE id = ? AND state = 'running'",
+                (more, job_id),
+            )
+
+    def add_segments(
+        self, job_id: str, segments: Sequence[StoredSegment], total_seconds: float | None
+    ) -> None:
+        """Keeps finished segments of a running job; it has shown that it can be worked on."""
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT seq FROM jobs WHERE id = ? AND state = 'running'", (job_id,)
+            ).fetchone()
+            if row is None:
+                return
+            database.executemany(
+                "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(row["seq"], *segment_row(segment)) for segment in segments],
+            )
+            done = max(
+                (segment.start_seconds + segment.duration_seconds for segment in segments), default=0.0
+            )
+            database.execute(
+                "UPDATE jobs SET suspicion = 0, alone = 0, done_seconds = max(done_seconds, ?), "
+                "total_seconds = coalesce(?, total_seconds) WHERE seq = ?",
+                (done, total_seconds, row["seq"]),
+            )
+
+    def ask_to_cancel(self, job_id: str) -> bool:
+        """Cancels a waiting job and returns True; marks a running one, so that it is cancelled even after kill -9."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET cancel = 1 WHERE id = ? AND state = 'running'", (job_id,))
+        return self.end(job_id, Ending("cancelled"), of="queued")
+
+    def end(self, job_id: str, ending: Ending, of: str = "running") -> bool:
+        """Ends a job with all that belongs to it, once; False when it was not in the state `of`."""
+        with self._transaction() as database:
+            row = database.execute("SELECT seq FROM jobs WHERE id = ? AND state = ?", (job_id, of)).fetchone()
+            if row is None:
+                return False
+            seq, result = row["seq"], ending.result
+            if result is not None:
+                database.execute(
+                    "INSERT INTO results VALUES (?, ?, ?)", (seq, result.details, result.transcript)
+                )
+            database.execute("DELETE FROM segments WHERE seq = ?", (seq,))
+            database.execute(
+                "UPDATE jobs SET state = ?, ended = ?, code = ?, problem = ?, fix = ?, result_bytes = ?, "
+                "worked_seconds = ?, done_seconds = coalesce(?, done_seconds), "
+                "total_seconds = coalesce(?, total_seconds) WHERE seq = ?",
+                (
+                    *(ending.state, time.time(), ending.code, ending.problem, ending.fix),
+                    len(result.transcript) + len(result.details) if result else 0,
+                    *(ending.worked_seconds, ending.audio_seconds, ending.audio_seconds, seq),
+                ),
+            )
+        self.upload(job_id).unlink(missing_ok=True)
+        return True
+
+    # Forgetting.
+
+    def delete(self, job_id: str) -> bool:
+        """Removes a job that is not running, with all that belongs to it; False when it runs or is not there."""
+        with self._transaction() as database:
+            done = database.execute("DELETE FROM jobs WHERE id = ? AND state <> 'running'", (job_id,))
+        if done.rowcount:
+            self.upload(job_id).unlink(missing_ok=True)
+        return done.rowcount > 0
+
+    def sweep(self, keep_seconds: float, keep_bytes: int) -> int:
+        """Forgets ended jobs that are too old, then the oldest until what is held fits; returns how many."""
+        oldest = time.time() - keep_seconds
+        too_old = self._jobs("WHERE ended < ?", oldest)
+        forgotten = sum(self.delete(job.id) for job in too_old)
+        held = self.totals().bytes
+        for job in self._jobs("WHERE ended IS NOT NULL ORDER BY ended") if held > keep_bytes else []:
+            if held <= keep_bytes:
+                break
+            forgotten += self.delete(job.id)
+            held -= job.result_bytes
+        with self._transaction() as database:
+            database.execute(
+                "DELETE FROM keys WHERE created < ? AND batch NOT IN (SELECT batch FROM jobs)", (oldest,)
+            )
+        return forgotten
+
+    # The database.
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _jobs(self, where: str, *values: Any) -> list[Job]:
+        with self._mutex:
+            return [job_of(row) for row in self._database.execute(f"SELECT * FROM jobs {where}", values)]  # noqa: S608 - our own text
+
+    def _insert(self, database: sqlite3.Connection, job: NewJob, name: str, batch: str) -> None:
+        database.execute(
+            "INSERT INTO jobs (id, batch, owner, client, name, bytes, hotwords, formats, created, total_seconds) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(name, batch, job.owner, job.client, job.name, (self._uploads / name).stat().st_size),
+                *(job.hotwords, ",".join(job.formats), time.time(), job.total_seconds),
+            ),
+        )
+
+    def _remove_strays(self) -> None:
+        """Files that no job stands for: uploads that were cut off, and what a killed process was about to remove."""
+        with self._mutex:
+            rows = self._database.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+            wanted = {row["id"] for row in rows}
+        for folder in (self._incoming, self._uploads):
+            for path in folder.iterdir():
+                if path.name not in wanted:
+                    path.unlink(missing_ok=True)
