@@ -3,8 +3,10 @@
 Lives here: how the lock files are made. Does not live here: what is wanted (requirements/*.in) and how an
 environment is set up from the locks (scripts/make_venv.sh).
 
-cpu, pack, train and dev are resolved together, so that they fit into one environment; bench stands alone,
-because funasr-onnx needs an old numpy. torch is left out: make_venv.sh installs its CPU build by itself.
+cpu, service, page, cuda, exporter, pack, train and dev are resolved together, so that they fit into one environment.
+bench stands alone, because funasr-onnx needs an old numpy, fuzz, because it is only a client, monitoring and ops,
+because what makes the dashboards and what provisions a fleet need Python 3.11. torch is left out: make_venv.sh installs
+its CPU build by itself.
 Needs uv (`python3 -m pip install uv`) and a network: a maintainer's tool, not part of any set-up.
 """
 
@@ -17,9 +19,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-TOGETHER = ("cpu", "pack", "train", "dev")
-ALONE = {"bench": PYTHONS[:3]}  # the numpy of funasr-onnx has no build for Python 3.13
-LEFT_OUT = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
+TOGETHER = ("cpu", "service", "page", "cuda", "exporter", "pack", "train", "dev")
+# Each in an environment of its own. The numpy of funasr-onnx has no build for Python 3.13, and grafana-foundation-sdk
+# needs Python 3.11, as Ansible does.
+ALONE = {"bench": PYTHONS[:3], "fuzz": PYTHONS, "monitoring": PYTHONS[1:], "ops": PYTHONS[1:]}
+LEFT_OUT = re.compile(r"(torch|triton|nvidia-(?!ml-py).*|cuda-.*)==")
 
 
 def resolve(purposes: tuple[str, ...], python: str, constraint: str = "") -> list[str]:

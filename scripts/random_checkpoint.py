@@ -75,7 +75,7 @@ def make_tokens(count: int) -> list[str]:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pairs = [first + second for first in letters for second in letters]
     latin = [*letters, *(f"{letter}@@" for letter in letters), *(f"{pair}@@" for pair in pairs), *pairs]
-    characters = _chinese_characters()
+    characters = chinese_characters()
     room = count - 4
     share = min(len(characters), room * 4 // 5)
     chosen = characters[:share] + latin[: room - share]
@@ -85,7 +85,7 @@ def make_tokens(count: int) -> list[str]:
     return ["<blank>", "<s>", "</s>", *chosen, "<unk>"]
 
 
-def _chinese_characters() -> list[str]:
+def chinese_characters() -> list[str]:
     """The 6763 characters of GB 2312, the common ones first, as its rows give them."""
     found = []
     for row in range(0xB0, 0xF8):

@@ -41,7 +41,6 @@ def wav(tmp_path: Path) -> str:
         ["transcribe", "a.wav", "--hot", "x"],
         ["transcribe", ""],
         ["pack", "model", "--output", "out"],
-        ["pack", "model", "--precision", "int8"],
         ["pack", "model", "--precision", "auto", "--output", "out"],
     ],
 )
@@ -64,16 +63,19 @@ def test_help_is_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
 def test_options_reach_the_engine(wav: str) -> None:
     engine = FakeEngine()
     given = ["--model", "large", "--precision", "fp32", "--threads", "3", "--batch-size", "4"]
-    given += ["--segment-seconds", "20", "--hotwords", "张三"]
+    given += ["--segment-seconds", "20", "--hotwords", "张三", "--device", "cuda:1", "--vram-limit", "1.5GiB"]
+    given += ["--punctuation", "off"]
     assert main(["transcribe", wav, *given], engine_factory=engine.factory) == 0
-    assert engine.options == EngineOptions("large", "fp32", 3, True, 20.0, 4)
+    assert engine.options == EngineOptions(
+        "large", "fp32", threads=3, segment_seconds=20.0, batch_size=4, device="cuda:1", vram_limit=3 << 29
+    )
     assert engine.closed
 
 
 def test_defaults(wav: str) -> None:
     engine = FakeEngine()
     assert main(["transcribe", wav], engine_factory=engine.factory) == 0
-    assert engine.options == EngineOptions("demo", "auto", None, False, None, None)
+    assert engine.options == EngineOptions(hotwords=False, punctuation="auto")
 
 
 def test_a_model_that_cannot_be_loaded_is_2(wav: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_this_machine_can_be_examined(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--json"])
     names = [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
-    assert names == ["python", "packages", "cores", "processor", "memory", "packs", "packing", "disk"]
+    assert names == ["python", "packages", "cores", "processor", "memory", "gpu", "packs", "packing", "disk"]
 
 
 def test_it_runs_where_nothing_is_installed() -> None:

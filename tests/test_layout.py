@@ -17,13 +17,28 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST_MODULE = 420
 # Heavy or web libraries, and the only modules of the product that may use them.
 ALLOWED = {
-    "torch": {"app/asr/model.py", "app/asr/torch_backend.py", "app/asr/packing.py", "app/asr/onnx_export.py"},
+    "torch": {
+        "app/asr/model.py",
+        "app/asr/half.py",
+        "app/asr/torch_backend.py",
+        "app/asr/funasr_backend.py",  # devices and the classes of torch's failures; FunASR itself runs on it
+        "app/asr/packing.py",
+        "app/asr/onnx_export.py",
+        "app/asr/checkpoints.py",
+        "app/asr/punctuation_network.py",
+        "app/asr/punctuation_packing.py",
+    },
     "onnx": {"app/asr/packing.py", "app/asr/onnx_export.py"},
     "onnxruntime": {"app/asr/onnx_backend.py", "app/asr/packing.py", "app/asr/onnx_export.py"},
     "funasr": {"app/asr/packing.py", "app/asr/funasr_backend.py"},
     "funasr_onnx": set[str](),
+    "gradio": {
+        "app/service/page/blocks.py"
+    },  # takes seconds to import, and memory; the page loads it by itself
     "librosa": set[str](),
-    "pickle": {"app/asr/packing.py"},  # names the error of torch.load(weights_only=True), and loads nothing
+    "pickle": {
+        "app/asr/checkpoints.py"
+    },  # names the error of torch.load(weights_only=True), and loads nothing
 }
 # How a person or a program meets the product; the engine below knows none of them.
 ABOVE_THE_ENGINE = (
@@ -34,6 +49,7 @@ ABOVE_THE_ENGINE = (
     "app.console",
     "app.output",
     "app.progress",
+    "app.serve_command",
 )
 
 
@@ -42,8 +58,8 @@ def modules(*folders: str) -> list[Path]:
 
 
 PRODUCT = modules("app")
-OWN = modules("app", "scripts")
-EVERYTHING = modules("app", "scripts", "tests")
+OWN = modules("app", "images", "monitoring", "scripts")
+EVERYTHING = modules("app", "images", "monitoring", "scripts", "tests")
 
 
 def name_of(path: Path) -> str:
@@ -108,10 +124,16 @@ def test_the_product_imports_neither_scripts_nor_tests() -> None:
     assert not [name_of(path) for path in PRODUCT if uses(path, "scripts") or uses(path, "tests")]
 
 
+def test_the_exporter_needs_little() -> None:
+    allowed = {*sys.stdlib_module_names, "monitoring", "prometheus_client", "pynvml"}
+    found = {(name_of(path), name) for path in modules("monitoring/exporter") for name in imports_of(path)}
+    assert not {(path, name) for path, name in found if name.partition(".")[0] not in allowed}
+
+
 def test_imports_are_absolute() -> None:
     relative = [
         name_of(path)
-        for path in modules("app", "tests")
+        for path in modules("app", "monitoring", "tests")
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
@@ -156,6 +178,23 @@ def test_transcription_on_a_cpu_loads_no_torch() -> None:
         "import sys; import app.cli, app.asr.transcribe, app.asr.onnx_backend; "
         "print([name for name in ('torch', 'funasr', 'onnx', 'scipy', 'librosa') if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_web_process_loads_no_network() -> None:
+    """The model is in a process of its own; what takes requests must stay small."""
+    code = (
+        "import sys; import app.cli, app.service.main, app.service.recogniser; "
+        "heavy = ('torch', 'onnxruntime', 'funasr', 'onnx', 'scipy', 'librosa', 'gradio', 'pandas'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_loads_the_web_framework_only_to_serve() -> None:
+    code = "import sys; import app.cli; print([n for n in ('fastapi', 'uvicorn', 'pydantic') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

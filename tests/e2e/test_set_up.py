@@ -93,3 +93,72 @@ def test_a_python_without_ensurepip_is_told_what_to_type(copy: Path) -> None:
     assert done.returncode == 1
     assert "sudo apt-get install python3." in done.stderr
     assert make_venv(copy).returncode == 0, "a later call with a whole Python must recover"
+
+
+def pretended_torch(folder: Path, available: bool) -> Path:
+    """A torch that says it has CUDA, and whether there is a device."""
+    package = folder / "torch"
+    (package / "version").mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        f"__version__ = '2.0'\nclass cuda:\n    is_available = staticmethod(lambda: {available})\n"
+        "class version:\n    cuda = '13.0'\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def make_gpu_venv(root: Path, **settings: str) -> Completed:
+    environment = os.environ | {"PYTHON_GPU": sys.executable} | settings
+    command = ["sh", str(root / "scripts" / "make_venv.sh"), "gpu"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_gpu_environment_needs_a_device(copy: Path) -> None:
+    done = make_gpu_venv(copy, PYTHONPATH=str(pretended_torch(copy / "lib", available=False)))
+    assert done.returncode == 3
+    assert "torch 2.0 sees no CUDA device" in done.stderr and "PYTHON_GPU=" in done.stderr
+    assert not (copy / ".venv-gpu").exists()
+
+
+def test_a_gpu_environment_takes_what_its_python_has(copy: Path) -> None:
+    done = make_gpu_venv(
+        copy, PYTHONPATH=str(pretended_torch(copy / "lib", available=True)), WHEELS=str(copy)
+    )
+    assert done.returncode == 0, done.stderr
+    python = copy / ".venv-gpu" / "bin" / "python"
+    code = "import onnxruntime, pytest; print(onnxruntime.__file__)"
+    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert str(copy) not in told, "installed again"
+
+
+def test_without_a_network_a_gpu_environment_says_which_wheels_it_wants(copy: Path) -> None:
+    bare = copy / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    path = str(pretended_torch(copy / "lib", available=True))
+    (copy / "wheels").mkdir()
+    settings = {
+        "PYTHONPATH": path,
+        "PYTHON_GPU": str(bare / "bin" / "python"),
+        "WHEELS": str(copy / "wheels"),
+    }
+    done = make_gpu_venv(copy, **settings)
+    assert done.returncode == 1
+    assert "WHEELS=folder" in done.stderr and "av==" in done.stderr and "pysilero" in done.stderr
+
+
+def test_a_model_that_is_not_here_is_fetched_first_and_offline_it_says_what_to_do(tmp_path: Path) -> None:
+    for purpose in ("serve", "pack"):
+        subprocess.run(["scripts/make_venv.sh", purpose], cwd=ROOT, check=True, capture_output=True)
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        ["scripts/run.sh", "paraformer-small", "0"],
+        cwd=ROOT,
+        env={**os.environ, **nowhere, "ASR_MODELS_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "There is no pack of paraformer-small yet" in done.stdout
+    assert "the hub cannot be reached" in done.stderr and "MODEL=demo" in done.stderr
+    assert not any(tmp_path.iterdir()), "nothing half-made stays"

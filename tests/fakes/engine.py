@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from app.asr.engine import EngineOptions
+from app.asr.engine import NO_GPU, NO_PUNCTUATION, EngineOptions
 from app.asr.hotwords import HotwordSet
 from app.asr.tokens import Vocabulary, Word
 from app.asr.transcript import Utterance
@@ -19,6 +19,12 @@ def spoken(start: float, *texts: str) -> Utterance:
     """An utterance of words of 0.2 s each, 0.25 s apart."""
     words = tuple(Word(text, start + n * 0.25, start + n * 0.25 + 0.2) for n, text in enumerate(texts))
     return Utterance(start, start + len(texts) * 0.25, words)
+
+
+def marked(utterance: Utterance, marks: Mapping[int, str]) -> Utterance:
+    """The same with punctuation behind some words, by their place."""
+    words = (word._replace(mark=marks.get(place, "")) for place, word in enumerate(utterance.words))
+    return utterance._replace(words=tuple(words))
 
 
 @dataclass
@@ -53,7 +59,11 @@ class FakeEngine:
     )
     model: str = "fake"
     precision: str = "int8"
+    device: str = "cpu"
+    reasons: Sequence[str] = (NO_GPU,)
+    device_peak_bytes: int | None = None
     vocabulary: Vocabulary = FAKE_VOCABULARY
+    punctuation: str = NO_PUNCTUATION
     options: EngineOptions | None = None
     asked: list[tuple[Path, HotwordSet | None]] = field(default_factory=list)
     closed: bool = False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from scripts.demo_model import clips, timestamps
+import torch
+
+from scripts.demo_model import clips, recogniser, timestamps
 from scripts.demo_model.tapes import N_MELS, Tape
 
 TEXT = "打开灯现在是十点"
@@ -78,3 +82,38 @@ def test_time_stamp_bursts_cross_integers_at_the_starts(sampler: clips.ClipSampl
     heard = [(frame - timestamps.FIRE_DELAY) * timestamps.UPSAMPLED_SECONDS for frame in fired]
     assert heard[:-1] == pytest.approx(labels.starts.tolist(), abs=0.021)
     assert heard[-1] == pytest.approx(labels.ends[-1], abs=0.03)
+
+
+def test_a_tight_tape_has_the_same_speech_without_its_pauses(tape: Tape) -> None:
+    for seed in range(20):
+        tight = clips.tighten(tape, random.Random(seed))
+        pause = tight.starts[3] - tight.ends[2]
+        assert 0 <= pause <= clips.TIGHT_SECONDS + 0.03
+        assert len(tape.fbank) - len(tight.fbank) == pytest.approx((0.75 - pause) * 100, abs=1.5)
+        assert tight.ends - tight.starts == pytest.approx(0.25, abs=0.011)
+        # A frame in the middle of the last character is still there.
+        assert (tight.fbank[int(tight.starts[7] * 100) + 12] == tape.fbank[310:314]).all(axis=1).any()
+
+
+def test_settled_labels_follow_the_weights_to_a_neighbouring_frame_only(sampler: clips.ClipSampler) -> None:
+    batch = sampler.batch([clips.Clip(0, 40, 340)])
+    truth = np.flatnonzero(batch.spikes[0].numpy())
+    weights = np.zeros(batch.spikes.shape, np.float32)
+    weights[0, truth[1] + 1] = weights[0, truth[3] + 2] = 1.0
+    settled = recogniser.settle(batch, torch.from_numpy(weights))
+    fired = np.flatnonzero(settled.spikes[0].numpy())
+    assert len(fired) == len(truth)
+    assert fired[1] == truth[1] + 1
+    assert abs(fired - truth).max() <= 1
+    assert fired[-1] == truth[-1], "</s> stays where it is"
+    assert settled.targets[0].tolist() == batch.targets[0].tolist()
+
+
+def test_a_cut_character_is_a_token_when_the_predictor_says_so(sampler: clips.ClipSampler) -> None:
+    batch = sampler.batch([clips.Clip(0, 68, 260)])  # ends 0.1 s into a character
+    weights = np.zeros(batch.spikes.shape, np.float32)
+    assert recogniser.settle(batch, torch.from_numpy(weights)).counts.tolist() == batch.counts.tolist()
+    weights[0, -2] = 0.9
+    settled = recogniser.settle(batch, torch.from_numpy(weights))
+    assert settled.counts.tolist() == [batch.counts.tolist()[0] + 1]
+    assert settled.targets[0, -2:].tolist() == [clips.PADDING, clips.EOS]

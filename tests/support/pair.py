@@ -32,8 +32,8 @@ class Comparison:
 class Pair:
     """The same weights in both implementations."""
 
-    def __init__(self, directory: Path) -> None:
-        self.reference = Reference(directory)
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
+        self.reference = Reference(directory, device)
         source = read_source(directory)
         self.network = load_network(source)
         self.frontend = Frontend(source.frontend)
@@ -45,6 +45,10 @@ class Pair:
 
     def ids(self, words: list[str]) -> list[list[int]]:
         return [[self.reference.tokens.index(character) for character in word] for word in words]
+
+    def margins(self, clip: NDArray[np.float32], words: list[list[int]]) -> NDArray[np.float64]:
+        """How far each token's score is above the next one's, as our network finds it on the CPU."""
+        return recognise(self.network, self.frontend.features(clip), words)[2]
 
     def compare(self, clip: NDArray[np.float32], hotwords: int) -> Comparison:
         """One clip alone through both. Another number of tokens counts as all of them differing."""

@@ -26,15 +26,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Reference:
-    """AutoModel on a directory, fp32 on the CPU."""
+    """AutoModel on a directory, fp32; on the CPU if no other device is named."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
         from funasr import AutoModel
 
         with contextlib.redirect_stdout(io.StringIO()):
             self._model = AutoModel(
                 model=str(directory),
-                device="cpu",
+                device=device,
                 disable_update=True,
                 disable_pbar=True,
                 log_level="ERROR",

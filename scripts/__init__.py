@@ -1,0 +1,1 @@
+"""What makes, measures and picks things around the product; each program is run by itself."""
