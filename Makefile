@@ -1,35 +1,74 @@
 # The verbs. `make help` lists them; what they do is in scripts/ and app/.
 .DEFAULT_GOAL := help
-.PHONY: help demo model fmt lint test coverage test-e2e bench bench-memory bench-quick lock clean
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\# .*/\1/p' Makefile) FORCE
 
 PACK := models/seaco
+PRECISION := int8
 SOURCE := iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch
+INPUT := app/demo/recordings/meeting.ogg
+MODEL := demo
+PORT := 8000
 RUN_DEV := .venv-dev/bin/python
+PYTHON_GPU ?= python3
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb text; do printf '  make %-12s %s\n' "$$verb" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r verb text; do printf '  make %-16s %s\n' "$$verb" "$$text"; done
 
 demo: .venv ## set up, then transcribe the shipped recordings with the shipped demo model
 	@.venv/bin/python -m app.demo
 
-model: .venv-dev ## fetch the full model from its hub and make an int8 pack of it (SOURCE=..., PACK=...)
-	@$(RUN_DEV) -m app pack "$(SOURCE)" --output "$(PACK)" --precision int8
+run: .venv-serve ## serve the API and the page until Ctrl-C (MODEL=demo|NAME|DIR, PORT=8000); a model that is not here is fetched and packed first
+	@scripts/run.sh "$(MODEL)" "$(PORT)"
+
+model: ## fetch the full model from its hub and make a pack of it (SOURCE, PACK, PRECISION=int8|fp16|fp32, VIA=toolbox|python)
+	@scripts/model.sh "$(SOURCE)" "$(PACK)" "$(PRECISION)"
+
+image: ## build an image: VARIANT=cpu|cuda-fp16|cuda-fp32|toolbox|exporter|all (docs/images.md)
+	@scripts/image.sh $(VARIANT)
+
+up: ## pick what this host can hold, say why, start it and wait until it is ready (VARIANT, MODEL, PORT, API_KEYS_FILE, MONITORING=yes)
+	@scripts/up.py up
+
+down: ## end what `make up` started; jobs and packs stay
+	@scripts/up.py down
+
+bundle: ## one archive that installs a host without internet (VARIANT="cpu ...", PACK=...); writes build/
+	@scripts/bundle.py
+
+variants: ## rewrite what is made of images/variants.json
+	@python3 scripts/bake_variants.py
+	@python3 -m scripts.picking.page
+
+provision: .venv-ops ## bare hosts to a monitored fleet (INVENTORY=file, LIMIT=hosts, CHECK=1, SERIAL=1, ARGS=...; ansible/README.md)
+	@scripts/fleet.sh provision
+
+plan: .venv-ops ## what every host of the fleet would run and which driver it needs; changes nothing (INVENTORY=file)
+	@scripts/fleet.sh plan
+
+report: .venv-ops ## what every host of the fleet runs, why, and how fast (INVENTORY=file)
+	@scripts/fleet.sh report
+
+rollback: .venv-ops ## hosts of the fleet back to the release before (INVENTORY=file, LIMIT=hosts)
+	@scripts/fleet.sh rollback
 
 fmt: .venv-dev ## write the code in one style
 	@scripts/lint.sh fix
 
-lint: .venv-dev ## read the code for faults; changes nothing
+lint: .venv-dev .venv-ops ## read the code for faults; changes nothing
 	@scripts/lint.sh check
 
-test: .venv-dev ## the tests, minutes
-	@$(RUN_DEV) -m pytest -q
+test: .venv-dev .venv-ops ## the tests, minutes
+	@$(RUN_DEV) -m pytest -q -n 2 --dist loadfile
 
 coverage: .venv-dev ## the tests, and which lines they never ran
 	@$(RUN_DEV) -m coverage run -m pytest -q
 	@$(RUN_DEV) -m coverage report
 
-test-e2e: .venv .venv-dev ## the tests that need a full-size model or a fresh environment, many minutes
-	@$(RUN_DEV) -m pytest -q -m e2e tests/e2e
+test-e2e: .venv .venv-dev .venv-ops ## the tests that need a full-size model or a fresh environment, many minutes
+	@$(RUN_DEV) -m pytest -q -m "e2e and not fleet" tests/e2e
+
+test-fleet: .venv-dev .venv-ops ## provision a fleet of test hosts over SSH, upgrade it, break it; half an hour
+	@$(RUN_DEV) -m pytest -q -m fleet tests/e2e
 
 bench: .venv .venv-dev .venv-bench ## measure against FunASR and funasr-onnx; rewrites docs/benchmarks/cpu.*
 	@$(RUN_DEV) -m scripts.bench
@@ -37,21 +76,50 @@ bench: .venv .venv-dev .venv-bench ## measure against FunASR and funasr-onnx; re
 bench-memory: .venv .venv-dev ## memory over one minute, one hour, ten hours; rewrites docs/benchmarks/memory.*
 	@$(RUN_DEV) -m scripts.bench.memory
 
+bench-service: .venv-serve .venv-dev ## the service under load: start, memory, 64 clients, 1000 files (ARGS="--model PACK"); rewrites docs/benchmarks/service-*
+	@$(RUN_DEV) -m scripts.bench.service $(ARGS)
+
 bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a small model; writes under build/
 	@$(RUN_DEV) -m scripts.bench --quick
+
+bench-punc: .venv-dev ## the punctuation model beside FunASR's; rewrites docs/benchmarks/punctuation.*
+	@$(RUN_DEV) -m scripts.bench.punctuation
+
+bench-matrix: .venv ## compare settings on this machine (INPUT=..., MODEL=...); writes build/bench-matrix
+	@.venv/bin/python -m app bench --matrix "$(INPUT)" --model "$(MODEL)"
+
+test-gpu: ## the tests that need a CUDA device; skipped with a reason without one (PYTHON_GPU=..., ARGS=...)
+	@PYTHON_GPU="$(PYTHON_GPU)" scripts/gpu.sh test $(ARGS)
+
+bench-gpu: ## measure beside AutoModel on a CUDA device; rewrites docs/benchmarks/gpu.* (PYTHON_GPU=..., ARGS="--only ...")
+	@PYTHON_GPU="$(PYTHON_GPU)" scripts/gpu.sh bench $(ARGS)
+
+dashboards: .venv-monitoring ## write monitoring/grafana/dashboards from monitoring/dashboards and docs/runbook.md
+	@.venv-monitoring/bin/python -m monitoring.dashboards
+
+dashboard-images: .venv-dev .venv-monitoring ## draw the dashboards from the end-to-end test's series; rewrites docs/images
+	@mkdir -p build && KEEP_PANEL_SERIES=build/panels.json $(RUN_DEV) -m pytest -q -m e2e tests/e2e/test_monitoring.py
+	@.venv-monitoring/bin/python scripts/draw_dashboards.py build/panels.json docs/images
+
+fuzz: .venv-serve .venv-fuzz ## send 10,000 random requests to a service of our own; none may fail it (ARGS="--cases N --minutes M")
+	@.venv-fuzz/bin/python -m scripts.fuzz $(ARGS)
 
 lock: ## rewrite requirements/*.txt from requirements/*.in (needs uv)
 	@python3 scripts/lock_requirements.py
 
-clean: ## remove environments and what was built
-	rm -rf .venv .venv-dev .venv-bench build .mypy_cache .ruff_cache .pytest_cache
+probe: ## facts about this host, as JSON
+	@python3 scripts/probe_host.py
 
-.PHONY: .venv .venv-dev .venv-bench
-.venv:
+pick: ## which image this host should run, and why (FACTS=file.json: for another host)
+	@python3 scripts/pick_variant.py $(if $(FACTS),--facts "$(FACTS)")
+
+clean: ## remove environments and what was built
+	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache
+
+.venv: FORCE
 	@scripts/make_venv.sh cpu
 
-.venv-dev:
-	@scripts/make_venv.sh dev
+.venv-%: FORCE
+	@scripts/make_venv.sh $*
 
-.venv-bench:
-	@scripts/make_venv.sh bench
+FORCE:
