@@ -117,7 +117,9 @@ def test_a_service_killed_with_jobs_in_its_hands_ends_each_of_them_once(
 
 
 def _states(asked: ServiceProcess, ids: dict[str, Path]) -> set[str]:
-    return {asked.get(f"/v1/jobs/{job}").json()["state"] for job in ids}
+    """Of the jobs; of one that failed, with why."""
+    told = [asked.get(f"/v1/jobs/{job}").json() for job in ids]
+    return {job["state"] if not job.get("error") else f"{job['state']}: {job['error']}" for job in told}
 
 
 def test_the_kernel_takes_the_worker_and_the_work_goes_on(
