@@ -28,6 +28,7 @@ CREATE TABLE jobs (
     state TEXT NOT NULL DEFAULT 'queued',
     cancel INTEGER NOT NULL DEFAULT 0,
     suspicion INTEGER NOT NULL DEFAULT 0,
+    stake INTEGER NOT NULL DEFAULT 0,
     alone INTEGER NOT NULL DEFAULT 0,
     created REAL NOT NULL,
     started REAL,
@@ -68,7 +69,8 @@ CREATE TABLE keys (
 ) WITHOUT ROWID;
 """
 
-# How much a death of the process weighs against a job that was running: without a sign of life, and after one.
+# How much a death of the process weighs against a job that was running: without a sign of life, and after one. It is
+# the job's stake while it runs, and its suspicion after such a death.
 DEATH, DEATH_AT_WORK = 4, 1
 # The next job: one that may have brought the process down goes first (it runs alone, see claim), then the client
 # that has the fewest running, then the one that was served longest ago, then the oldest.

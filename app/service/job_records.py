@@ -76,6 +76,7 @@ class Job:
     state: str
     cancel: bool
     suspicion: int
+    stake: int
     alone: bool
     created: float
     started: float | None

@@ -19,7 +19,6 @@ from app.asr.errors import AsrError, InputError, MemoryShortageError
 from app.asr.subtitles import ResultDetails
 from app.asr.transcript import Transcript
 from app.service.errors import Overloaded, ShuttingDown, TooLong, failure_of
-from app.service.job_database import DEATH, DEATH_AT_WORK
 from app.service.job_records import Ending, Job, result_of
 from app.service.job_store import JobStore
 from app.service.recognising import Recognising, RecognitionRequest, Run, StoredSegment
@@ -63,8 +62,9 @@ class _Running:
     run: Run | None = None
     done_before: float = 0.0  # seconds of audio that were recognised before this start
     cancelled: bool = False
-    suspicion: int = 0  # what this run has added in the store
     heard: bool = False  # all its segments have come
+    got_on_to: float = -1.0  # seconds of audio done at the last shortage of memory
+    short_since: float = 0.0  # no further than there since then
     unsaved: list[StoredSegment] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -224,7 +224,7 @@ class JobRunner:
                 if running.cancelled or (await self._now(job)).cancel:
                     ending = Ending("cancelled", worked_seconds=time.monotonic() - running.began)
             if ending is None:
-                await self._insist(lambda: self._store.release(job.id, running.suspicion))
+                await self._insist(lambda: self._store.release(job.id))
             else:
                 final = ending
                 self._tell(await self._insist(lambda: self._end(job, final)))
@@ -234,7 +234,7 @@ class JobRunner:
 
     async def _recognise(self, running: _Running) -> Ending | None:
         """How the job ends; None when it goes back into the queue."""
-        job, last_done, short_since = running.job, -1.0, 0.0
+        job = running.job
         while True:
             try:
                 result = await self._listen(running)
@@ -249,11 +249,7 @@ class JobRunner:
             except AsrError as error:
                 if not isinstance(error, InputError) and self._recogniser.status().state == "failed":
                     return None
-                done = running.run.progress[0] if running.run is not None else 0.0
-                if done > last_done:  # counted anew from where it got on
-                    last_done, short_since = done, time.monotonic()
-                waited = time.monotonic() - short_since
-                if isinstance(error, MemoryShortageError) and waited < self.rules.shortage_seconds:
+                if isinstance(error, MemoryShortageError) and self._may_wait(running):
                     await asyncio.sleep(_RETRY_SECONDS)  # finished segments are kept: it goes on where it was
                     continue
                 code = failure_of(error).code or "failed"
@@ -264,6 +260,13 @@ class JobRunner:
                 return self._failed(running, "internal_error", "The service failed inside", fix)
             else:
                 return result
+
+    def _may_wait(self, running: _Running) -> bool:
+        """Whether a job that met a shortage of memory has patience left; it is counted anew from where it got on."""
+        done = running.run.progress[0] if running.run is not None else 0.0
+        if done > running.got_on_to:
+            running.got_on_to, running.short_since = done, time.monotonic()
+        return time.monotonic() - running.short_since < self.rules.shortage_seconds
 
     async def _listen(self, running: _Running) -> Ending:
         job, transcript = running.job, Transcript()
@@ -280,19 +283,18 @@ class JobRunner:
             running.unsaved.append(segment)
             running.arrived.set()
 
-        running.heard = False
+        running.heard = passed = False
         saver = asyncio.create_task(self._save(running))
         try:
             async with self._recogniser.recognise(request, on_segment=keep) as run:
                 running.run = run
-                running.suspicion = DEATH
                 await asyncio.to_thread(self._store.begin, job.id)
                 async for utterance in run:
                     transcript.add(utterance)
                     self._check_length(run)
-                    if stored and running.suspicion == DEATH:
+                    if stored and not passed:
                         await asyncio.to_thread(self._store.lives, job.id)
-                        running.suspicion = DEATH_AT_WORK
+                        passed = True
                 self._check_length(run)
         finally:
             running.heard = True

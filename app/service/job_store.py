@@ -229,10 +229,10 @@ class JobStore:
         for job in self._jobs("WHERE state = 'running'"):
             if job.cancel:
                 self.end(job.id, Ending("cancelled"))
-            elif job.suspicion >= most_deaths * DEATH:
+            elif job.suspicion + job.stake >= most_deaths * DEATH:
                 self.end(job.id, SERVICE_DIED)
             else:
-                self.release(job.id)
+                self._back(job.id, job.stake)
                 continue
             ended.append(job)
         return [job for job in map(self.get, (job.id for job in ended)) if job is not None]
@@ -256,28 +256,24 @@ class JobStore:
             return job_of(database.execute("SELECT * FROM jobs WHERE seq = ?", (row["seq"],)).fetchone())
 
     def begin(self, job_id: str) -> None:
-        """From here on, a running job may be what brings the process down. It is under suspicion until it has a new
-        segment; less so once it has passed those that were kept, see `lives`: then it was just as likely killed."""
-        self._suspect(job_id, DEATH)
+        """From here on, a running job may be what brings the process down. It is at stake until it has a new segment;
+        less so once it has passed those that were kept, see `lives`: then it was just as likely killed."""
+        self._execute("UPDATE jobs SET stake = ? WHERE id = ? AND state = 'running'", DEATH, job_id)
 
     def lives(self, job_id: str) -> None:
         """A running job has got as far as its kept segments reach."""
-        self._suspect(job_id, DEATH_AT_WORK - DEATH)
+        self._execute("UPDATE jobs SET stake = min(stake, ?) WHERE id = ?", DEATH_AT_WORK, job_id)
 
-    def release(self, job_id: str, clear: int = 0) -> None:
-        """Puts a running job back into the queue; `clear` is the suspicion of a run that ends in good order."""
-        self._suspect(job_id, -clear)
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET state = 'queued', alone = 0 WHERE id = ? AND state = 'running'", (job_id,)
-            )
+    def release(self, job_id: str) -> None:
+        """Puts a running job back into the queue in good order: nothing is held against it for this run."""
+        self._back(job_id, 0)
 
-    def _suspect(self, job_id: str, more: int) -> None:
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET suspicion = max(suspicion + ?, 0) WHERE id = ? AND state = 'running'",
-                (more, job_id),
-            )
+    def _back(self, job_id: str, more: int) -> None:
+        self._execute(
+            "UPDATE jobs SET state = 'queued', alone = 0, stake = 0, suspicion = suspicion + ? "
+            "WHERE id = ? AND state = 'running'",
+            *(more, job_id),
+        )
 
     def add_segments(
         self, job_id: str, segments: Sequence[StoredSegment], total_seconds: float | None
@@ -297,7 +293,7 @@ class JobStore:
                 (segment.start_seconds + segment.duration_seconds for segment in segments), default=0.0
             )
             database.execute(
-                "UPDATE jobs SET suspicion = 0, alone = 0, done_seconds = max(done_seconds, ?), "
+                "UPDATE jobs SET suspicion = 0, stake = 0, alone = 0, done_seconds = max(done_seconds, ?), "
                 "total_seconds = coalesce(?, total_seconds) WHERE seq = ?",
                 (done, total_seconds, row["seq"]),
             )
@@ -373,6 +369,10 @@ class JobStore:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+
+    def _execute(self, change: str, *values: Any) -> None:
+        with self._transaction() as database:
+            database.execute(change, values)
 
     def _jobs(self, where: str, *values: Any) -> list[Job]:
         with self._mutex:

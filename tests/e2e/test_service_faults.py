@@ -98,10 +98,16 @@ def test_a_service_killed_with_jobs_in_its_hands_ends_each_of_them_once(
     with ServiceProcess(tmp_path / "data") as asked:
         asked.start()
         ids: dict[str, Path] = {}
+        done = 0.0
         for turn in range(SERVICE_KILLS):
             for number, file in enumerate(FILES):
                 ids[asked.send_job(file, f"{turn}-{number}")["id"]] = file
+            # At any moment, but the work gets on in between: a job that is killed again and again before anything
+            # came of it is taken for what kills the service, and fails.
+            if turn:
+                _until_more_is_done(asked, ids, done)
             time.sleep(moments.random())
+            done = _done_seconds(asked, ids)
             asked.kill()
             asked.start()
             # Who did not get the answer sends again, and gets the same jobs.
@@ -114,6 +120,14 @@ def test_a_service_killed_with_jobs_in_its_hands_ends_each_of_them_once(
         listed = asked.get("/v1/jobs?limit=100").json()["data"]
         assert sorted(job["id"] for job in listed) == sorted(ids)
         assert asked.stop() == 0
+
+
+def _done_seconds(asked: ServiceProcess, ids: dict[str, Path]) -> float:
+    return sum(asked.get(f"/v1/jobs/{job}").json()["progress"]["seconds_done"] for job in ids)
+
+
+def _until_more_is_done(asked: ServiceProcess, ids: dict[str, Path], done: float) -> None:
+    until(lambda: _done_seconds(asked, ids) > done, lambda: str(_states(asked, ids)))
 
 
 def _states(asked: ServiceProcess, ids: dict[str, Path]) -> set[str]:

@@ -249,7 +249,7 @@ def test_suspicion_comes_with_work_and_goes_with_what_it_brings(store: JobStore)
     seen: list[int] = []
 
     def look() -> None:
-        seen.append(state(store, job).suspicion)
+        seen.append(state(store, job).stake)
 
     script: list[Step] = [look, segment(0, "今天"), 0.05, look, FOREVER]
 

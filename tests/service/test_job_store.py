@@ -212,7 +212,7 @@ def test_progress_and_an_orderly_end_clear_a_job_of_suspicion(store: JobStore, t
     for _ in range(5):
         store.claim()
         store.begin(job.id)
-        store.release(job.id, DEATH)
+        store.release(job.id)
     for _ in range(5):  # died before anything was done with it
         store.claim()
         store, ended = reopened(store, tmp_path / "jobs")
@@ -221,6 +221,29 @@ def test_progress_and_an_orderly_end_clear_a_job_of_suspicion(store: JobStore, t
     assert again is not None
     assert (again.state, again.suspicion) == ("queued", 0)
     store.close()
+
+
+def test_work_that_is_begun_again_in_one_life_is_one_death(store: JobStore, tmp_path: Path) -> None:
+    """It may wait for memory, or for the disk, and begin anew however often."""
+    job = accepted(store)
+    store.claim()
+    for _ in range(9):
+        store.begin(job.id)
+    store, ended = reopened(store, tmp_path / "jobs")
+    again = store.get(job.id)
+    assert not ended
+    assert again is not None
+    assert (again.state, again.suspicion, again.stake) == ("queued", DEATH, 0)
+    store.close()
+
+
+def test_a_sign_of_life_is_not_taken_back(store: JobStore) -> None:
+    job = accepted(store)
+    store.claim()
+    store.begin(job.id)
+    store.add_segments(job.id, [segment(0, "今")], None)
+    store.lives(job.id)
+    assert [one.stake for one in store.newest("", 9)] == [0]
 
 
 def test_deaths_weigh_less_once_a_job_has_passed_what_was_kept(store: JobStore, tmp_path: Path) -> None:

@@ -197,13 +197,13 @@ def _make_base(name: str, packages: Sequence[str]) -> None:
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)
         (root / "var/lib/apt/lists/partial").mkdir(parents=True)
         shutil.copy(_CA_BUNDLE, root / str(_CA_BUNDLE).lstrip("/"))
-        archive = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
+        packed = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
         changes = [part for change in _HISTORY for part in ("--change", change)]
         subprocess.run(
             ["docker", "import", *changes, "-", name],
-            stdin=archive.stdout,
+            stdin=packed.stdout,
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        if archive.wait():
+        if packed.wait():
             raise AssertionError(f"the base image {name} could not be packed")
