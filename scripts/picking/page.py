@@ -38,7 +38,10 @@ def page(table: Table) -> str:
     speed = [
         (row["device"], _list(row["flags"]), row["cores"], row["rtf"], row["origin"]) for row in table.speed
     ]
-    sources = [(f"`{name}`", f"`{row['default']}`" if row["default"] else "", row["meaning"]) for name, row in table.sources.items()]
+    sources = [
+        (f"`{name}`", f"`{row['default']}`" if row["default"] else "", row["meaning"])
+        for name, row in table.sources.items()
+    ]
     processors = [
         (name, _list(row["required_flags"]), _list(row["wanted_flags"]), row["reason"])
         for name, row in table.cpu.items()
