@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import math
 import signal
 import socket
@@ -59,21 +60,48 @@ def serve(arguments: argparse.Namespace) -> int:
     Raises:
         AsrError: a setting cannot be used, or the address is taken.
     """
+    told = Told()
+    told.listen()
     names = [name.replace("-", "_") for name in _TEXT_OPTIONS]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     try:
-        return asyncio.run(_serve(given))
+        return asyncio.run(_serve(given, told))
     except ModuleNotFoundError as error:
         raise ResourceError(
             f"Serving needs the Python package {error.name}, which is not installed here",
             fix="Run scripts/make_venv.sh serve, and use the environment's Python that it makes.",
         ) from error
+    finally:
+        told.ignore()
 
 
-async def _serve(given: dict[str, Any]) -> int:
+class Told:
+    """SIGTERM and SIGINT, from here to the end of the process: at no moment do they end it half-way, with another code
+    than its own. While the web server runs, it takes them itself."""
+
+    def __init__(self) -> None:
+        self.to_end = False
+        self.server: uvicorn.Server | None = None
+
+    def listen(self) -> None:
+        """Only the main thread may."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def ignore(self) -> None:
+        """From here on the exit code is settled. Python gives handlers back before it ends, but not this one."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.to_end = True
+        if self.server is not None:
+            self.server.handle_exit(number, frame)
+
+
+async def _serve(given: dict[str, Any], told: Told) -> int:
     from app.asr.catalogue import punctuation_directory
-    from app.service.logs import set_up_logging
-    from app.service.main import create_app
+    from app.service.log_lines import set_up_logging
     from app.service.recogniser import Recogniser
     from app.service.settings import load_settings
     from app.service.worker import WorkerSettings
@@ -90,7 +118,15 @@ async def _serve(given: dict[str, Any]) -> int:
     recogniser = Recogniser(
         settings.engine_options, WorkerSettings(idle_seconds=settings.idle_seconds), punctuation
     )
-    return await run_until_told(create_app(settings, recogniser), settings, listener, recogniser.device_gone)
+    # The worker loads the model while this process loads the web framework: half of a start of the demo model.
+    await recogniser.start()
+    try:
+        web = await asyncio.to_thread(importlib.import_module, "app.service.main")
+        app = web.create_app(settings, recogniser)
+    except BaseException:
+        await recogniser.close()
+        raise
+    return await run_until_told(app, settings, listener, recogniser.device_gone, told)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -144,10 +180,17 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
 
 
 async def run_until_told(
-    app: FastAPI, settings: Settings, listener: socket.socket, device_gone: asyncio.Event
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    device_gone: asyncio.Event,
+    told: Told | None = None,
 ) -> int:
     """Serve on a socket until SIGTERM, SIGINT, or the loss of the device, then end within the grace period."""
-    server = make_server(app, settings)
+    told = told or Told()
+    server = told.server = make_server(app, settings)
+    if told.to_end:
+        server.handle_exit(signal.SIGTERM, None)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     shown_parts = "page at /ui/, API at /docs" if settings.page == "on" else "API at /docs"

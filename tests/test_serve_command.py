@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,39 @@ def test_a_device_that_is_lost_again_and_again_ends_the_process(
 
     assert asyncio.run(scene()) == 3
     assert "the GPU was lost" in capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Gives this process its own signals back after the verb ran in it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.9, 2.0])
+def test_signals_at_any_moment_end_it_with_its_own_code(tmp_path: Path, delay: float) -> None:
+    """Before there is a server, while it starts, and while it ends; a supervisor takes any other code for a crash."""
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, env=dict(os.environ)) as started:
+        _until_it_listens_to_signals(started.pid)
+        time.sleep(delay - 0.3)
+        while started.poll() is None:
+            started.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
+        assert started.returncode == 0, (started.stderr.read() if started.stderr else b"").decode()
+
+
+def _until_it_listens_to_signals(pid: int) -> None:
+    """The interpreter itself takes a moment before the first line of the program can run."""
+
+    def listens() -> bool:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        caught = int(re.findall(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    until(listens)
 
 
 def test_an_address_that_is_taken_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

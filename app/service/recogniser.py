@@ -57,7 +57,9 @@ class Recogniser:
         self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to load the model; returns at once."""
+        """Begins to load the model; returns at once. What has begun goes on: once more does nothing."""
+        if self._warming is not None:
+            return
         self._scheduler.start()
         self._warming = asyncio.create_task(self._warm_up(), name="warm-up")
 

@@ -295,11 +295,15 @@ class Worker:
         """Ends an idle process in peace."""
         process, self._process = self._process, None
         writer, self._writer = self._writer, None
+        listens = self._ready.is_set()
         self._ready.clear()
         if process is None:
             self.state, self.message = "asleep", why
             return
-        if writer is not None:
+        if not listens:  # it loads, and would hear only afterwards
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        elif writer is not None:
             with contextlib.suppress(OSError):
                 writer.write(Frame({"kind": "stop"}).encode())
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.service.logs import JsonFormatter, TextFormatter
+from app.service.log_lines import JsonFormatter, TextFormatter
 from tests.fakes.recogniser import FakeRecogniser, spoken
 from tests.support.service import app_in, get, transcribe
 
