@@ -307,8 +307,54 @@ def test_a_job_is_found_through_the_gateway_wherever_it_lives(hosts: Fleet) -> N
             assert httpx.get(f"{url(hosts)}/v1/jobs/{job}", headers=headers).status_code == 200
 
 
+def test_a_registry_that_is_down_is_told_before_any_host_is_drained(hosts: Fleet) -> None:
+    before = {name: release_of(hosts, name) for name in APP}
+    kept = dict(hosts.variables)
+    hosts.variables |= {"fleet_registry": f"{hosts.subnet}.1:5056", "fleet_version": "0.9.0"}
+    try:
+        with Load(hosts) as load:
+            run = hosts.play("provision")
+    finally:
+        hosts.variables = kept
+    assert run.status != 0 and run.failed == set(APP), run.output
+    assert "0.9.0-cpu" in run.output and "The release in use is untouched" in run.output, run.output
+    assert {name: release_of(hosts, name) for name in APP} == before
+    assert load.done and not load.failures, load.failures[:3]
+
+
+def test_a_host_that_does_not_answer_is_told_and_the_others_go_on(hosts: Fleet) -> None:
+    hosts.kill("asr-2")
+    try:
+        run = hosts.play("provision")
+    finally:
+        hosts.bring_back("asr-2")
+    assert run.status != 0 and run.failed == {"asr-2"}, run.output
+    assert "UNREACHABLE" in run.output and run.changed["asr-1"] == 0, run.output
+    assert transcribe(hosts) == GOLDEN
+
+
+def test_ctrl_c_in_the_middle_of_an_upgrade_is_healed_by_the_same_command(
+    hosts: Fleet, registry: Registry
+) -> None:
+    registry.publish("0.4.0", "LABEL seaco.test=4")
+    hosts.variables["fleet_version"] = "0.4.0"
+    with Load(hosts, tries=2) as load:
+        with hosts.begin("provision") as begun:
+            # asr-1 has been handed its new release, so it is drained or about to come back.
+            until(lambda: "0.4.0" in release_of(hosts, "asr-1"), "the first host is renewed")
+            begun.interrupt()
+            broken = begun.wait()
+        healed = hosts.play("provision")
+    assert broken.status != 0, broken.output
+    assert healed.status == 0, healed.output
+    assert all("0.4.0" in release_of(hosts, name) for name in APP)
+    assert load.done and not load.failures, load.failures[:3]
+    again = hosts.play("provision")
+    assert set(again.changed.values()) == {0}, again.output
+
+
 def test_rollback_goes_to_the_release_before(hosts: Fleet) -> None:
     run = hosts.play("rollback")
     assert run.status == 0, run.output
-    assert all("0.1.0" in release_of(hosts, name) for name in APP)
+    assert all("0.2.0" in release_of(hosts, name) for name in APP)
     assert transcribe(hosts) == GOLDEN

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -71,6 +72,22 @@ class Run:
     @property
     def failed(self) -> set[str]:
         return {row[1] for row in _RECAP.finditer(self.output) if int(row[4]) or int(row[5])}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A playbook that runs."""
+
+    process: subprocess.Popen[str]
+    started: float
+
+    def interrupt(self) -> None:
+        """Ctrl-C in its terminal: everything in the foreground is told."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def wait(self) -> Run:
+        output, _ = self.process.communicate()
+        return Run(self.process.returncode, output, time.monotonic() - self.started)
 
 
 @dataclass
@@ -154,18 +171,29 @@ class Fleet:
             environment["ARGS"] = " ".join(
                 f"--extra-vars {name}={value}" for name, value in variables.items()
             )
-        started = time.monotonic()
-        done = subprocess.run(
+        with self.begin(verb, environment) as begun:
+            return begun.wait()
+
+    @contextmanager
+    def begin(self, verb: str, environment: Mapping[str, str] | None = None) -> Iterator[Begun]:
+        """The same, while it runs; killed when it is not waited for."""
+        given = environment or {**os.environ, "INVENTORY": str(self.inventory()), "NO_COLOR": "1"}
+        with subprocess.Popen(
             ["make", "--no-print-directory", verb],
             cwd=ROOT,
-            env=environment,
+            env=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
             stdin=subprocess.DEVNULL,
-        )
-        return Run(done.returncode, done.stdout, time.monotonic() - started)
+            start_new_session=True,
+        ) as process:
+            begun = Begun(process, time.monotonic())
+            try:
+                yield begun
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
