@@ -107,6 +107,7 @@ class Worker:
         self._lost_in_a_row = 0
         self._hung = False
         self._failed_at = 0.0
+        self._told = ""
         self._closing = False
         self._last_work = time.monotonic()
         # Set when the device was lost again and again: only a new container can bring it back.
@@ -232,8 +233,12 @@ class Worker:
                     self.statistics = frame.header.get("statistics", {})
                     self.message = f"ready on {frame.header['device']} in {frame.header['precision']}"
                     self._ready.set()
+                    self._told = ""
                 elif frame.kind == "cannot start":
                     self.error, self._failed_at = _error(frame), time.monotonic()
+                    if str(self.error) != self._told:  # it is tried again and again, and told once
+                        self._told = str(self.error)
+                        LOG.error("the model cannot be opened: %s", self._told)
                 elif frame.kind == "failed":
                     lost = lost or bool(frame.header["lost"])
                     self._answer(frame, _error(frame))
