@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.monitoring import program
 from tests.support.nvml import CAPTURE_NAMES, CAPTURES, build_stand_in
 from tests.support.page import samples
 from tests.support.waiting import wait_for
@@ -108,11 +108,8 @@ def test_promtool_likes_the_names_of_gpus(name: str, tmp_path: Path, monkeypatch
 
 def lint(text: str) -> None:
     """Prometheus's own opinion of names and types."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("everything but the names was checked: promtool is missing (apt-get install prometheus)")
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -16,17 +16,20 @@ from typing import Any
 
 import pytest
 
+from tests.support.packages import need
 from tests.support.playbooks import ANSIBLE, ROOT, module
 
 PATH = "roles/swap/library/swap_file.py"
 swap_file = module(PATH)
 PYTHON = ROOT / ".venv-ops" / "bin" / "python"
+MAKERS = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 SIZE = 40  # MiB
 FSTAB = "# a comment\nUUID=1 / ext4 defaults 0 1\n/other none swap sw 0 0\n"
 
 
 @contextmanager
 def mounted(kind: str, folder: Path) -> Iterator[Path]:
+    need({f"mkfs.{kind}": MAKERS[kind]})
     image, place = folder / "image", folder / "place"
     with image.open("wb") as file:
         file.truncate(400 << 20)

@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.packages import need
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECORDINGS = ROOT / "app" / "demo" / "recordings"
 START_SECONDS, PATIENCE_SECONDS = 180.0, 30.0
@@ -33,28 +35,12 @@ Scene = Callable[[Page], None]
 
 
 def chromium() -> str:
-    """The browser's path; installed by apt when it is missing and we may."""
+    """The browser's path."""
     for name in ("chromium", "chromium-browser"):
         if found := shutil.which(name):
             return found
-    if os.getuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        command = [
-            "apt-get",
-            "install",
-            "-y",
-            "-qq",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-            "chromium",
-            "fonts-noto-cjk",
-        ]
-        subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False, capture_output=True)
-        subprocess.run(command, env=environment, check=False, capture_output=True)
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.fail("the tests of the page need Chromium: apt-get install chromium fonts-noto-cjk")
-    return found
+    need({"chromium": "chromium fonts-noto-cjk"})
+    return str(shutil.which("chromium"))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.packages import apt
+
 Completed = subprocess.CompletedProcess[str]
 
 SUITE = "bookworm"
@@ -151,14 +153,8 @@ def _install() -> None:
         f"Package: {' '.join(_NEWER_PACKAGES)}\nPin: release n={_NEWER_SUITE}\nPin-Priority: 600\n",
         encoding="ascii",
     )
-    _apt("update")
-    _apt("install", "--yes", "--no-install-recommends", *_DOCKER_PACKAGES, *_NEWER_PACKAGES)
-
-
-def _apt(*arguments: str) -> None:
-    wait = ("-qq", "-o", "DPkg::Lock::Timeout=300")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", *wait, *arguments], env=environment, check=True, stdin=subprocess.DEVNULL)
+    apt("update")
+    apt("install", "--yes", "--no-install-recommends", *_DOCKER_PACKAGES, *_NEWER_PACKAGES)
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -197,13 +193,13 @@ def _make_base(name: str, packages: Sequence[str]) -> None:
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)
         (root / "var/lib/apt/lists/partial").mkdir(parents=True)
         shutil.copy(_CA_BUNDLE, root / str(_CA_BUNDLE).lstrip("/"))
-        packed = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
         changes = [part for change in _HISTORY for part in ("--change", change)]
-        subprocess.run(
-            ["docker", "import", *changes, "-", name],
-            stdin=packed.stdout,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        if packed.wait():
+        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(
+                ["docker", "import", *changes, "-", name],
+                stdin=packed.stdout,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+        if packed.returncode:
             raise AssertionError(f"the base image {name} could not be packed")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,8 +11,7 @@ from pathlib import Path
 
 import httpx
 
-_WAIT = ("-o", "DPkg::Lock::Timeout=300")
-_PACKAGES = ("docker-registry", "skopeo")
+from tests.support.packages import need
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,7 @@ class Registry:
 
     @contextmanager
     def running(self) -> Iterator[Registry]:
-        missing = [name for name in _PACKAGES if shutil.which(name) is None]
-        for arguments in (
-            (["update"], ["install", "--yes", "--no-install-recommends", *missing]) if missing else ()
-        ):
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(
-                ["apt-get", "-qq", *_WAIT, *arguments], env=environment, check=True, capture_output=True
-            )
+        need({name: name for name in ("docker-registry", "skopeo")})
         self.folder.mkdir()
         settings = self.folder / "config.yml"
         settings.write_text(
