@@ -265,8 +265,8 @@ def test_a_broken_version_is_taken_back_by_itself(hosts: Fleet, registry: Regist
         run = hosts.play("provision")
     hosts.variables["fleet_version"] = "0.2.0"
     assert run.status != 0 and run.failed == {"asr-1"}, run.output
-    assert "no model today" in run.output and "exit code 7" in run.output
-    assert "again, by itself" in run.output
+    assert "no model today" in run.output and "exit code 7" in run.output, run.output
+    assert "again, by itself" in run.output, run.output
     assert {name: release_of(hosts, name) for name in APP} == before
     assert load.done and not load.failures, load.failures[:3]
 

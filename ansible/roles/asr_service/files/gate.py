@@ -86,31 +86,29 @@ def transcribe(url: str, clip: bytes, key: str | None) -> str:
         raise NotYetError("its answer is not a transcript") from None
 
 
-def restarts(container: str) -> tuple[int, str, str]:
-    command = [
-        "docker",
-        "inspect",
-        "--format",
-        "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}",
-        container,
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-    fields = done.stdout.decode().split()
-    if done.returncode or len(fields) != 3:
-        raise WrongError(f"there is no container {container}")
-    return int(fields[0]), fields[1], fields[2]
+def docker(*arguments: str) -> str:
+    """What Docker says, its complaints included; empty when it fails."""
+    done = subprocess.run(
+        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    return "" if done.returncode else done.stdout.decode("utf-8", "replace").strip()
+
+
+def exit_codes(container: str) -> list[str]:
+    """With which codes it ended lately. A container that is starting again shows 0 as its own."""
+    what = ("--filter", f"container={container}", "--filter", "event=die")
+    form = '{{index .Actor.Attributes "exitCode"}}'
+    return docker("events", "--since", "1h", "--until", "0s", *what, "--format", form).split()
 
 
 def look_at(container: str) -> None:
-    count, state, code = restarts(container)
+    fields = docker("inspect", "--format", "{{.RestartCount}} {{.State.Status}}", container).split()
+    if len(fields) != 2:
+        raise WrongError(f"there is no container {container}")
+    count, state = int(fields[0]), fields[1]
     if count >= MOST_RESTARTS or state in ("exited", "dead"):
-        said = subprocess.run(
-            ["docker", "logs", "--tail", "3", container],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        words = said.stdout.decode("utf-8", "replace").strip()
+        code = (exit_codes(container) or ["unknown"])[-1]
+        words = docker("logs", "--tail", "3", container)
         raise WrongError(
             f"its container ended {max(count, 1)} times (exit code {code}); its last words: {words}"
         )
