@@ -48,10 +48,16 @@ class ApiKeys:
 
     def accept(self, authorization: str) -> bool:
         """Whether the value of an Authorization header holds a key."""
-        scheme, _, key = authorization.strip().partition(" ")
-        digest = sha256(key.strip().encode("utf-8", "replace")).digest()
+        scheme, key = _parts_of(authorization)
+        digest = sha256(key.encode("utf-8", "replace")).digest()
         found = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.casefold() == "bearer" and any(found)
+        return scheme == "bearer" and any(found)
+
+
+def _parts_of(authorization: str) -> tuple[str, str]:
+    """The scheme in small letters, and the key, of an Authorization header; each may be empty."""
+    scheme, _, key = authorization.strip().partition(" ")
+    return scheme.casefold(), key.strip()
 
 
 def failure_without_key(*, given: bool) -> Failure:
@@ -78,7 +84,10 @@ def client_of(scope: Scope) -> str:
     """For whom a request counts when clients take turns: its key, or where it comes from. Never the key itself."""
     authorization = header_of(scope, b"authorization")
     if authorization:
-        return "key-" + sha256(authorization.encode("utf-8", "replace")).hexdigest()[:16]
+        # In one spelling: blanks and capitals that a key may come with make no second client of it.
+        scheme, key = _parts_of(authorization)
+        named = f"{scheme.capitalize()} {key}"
+        return "key-" + sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
     client = scope.get("client")
     return str(client[0]) if client else _ANONYMOUS
 

@@ -155,6 +155,14 @@ def test_the_gateway_knows_every_instance(filled: dict[str, str]) -> None:
         assert rows == [["one-0", "10.0.0.1:8000"], ["one-1", "10.0.0.1:8001"], ["two-0", "[fd00::2]:8000"]]
 
 
+def test_the_gateway_keeps_what_is_for_machines_from_clients(filled: dict[str, str]) -> None:
+    text = filled["roles/gateway/templates/haproxy.cfg.j2"]
+    clients = text.split("\nfrontend asr\n")[1].split("\nbackend")[0]
+    assert "http-request deny deny_status 404 if { path /metrics }" in clients
+    assert "stats socket /run/haproxy/admin.sock mode 600 level admin" in text
+    assert "bind :" not in text and "bind *" not in text
+
+
 def test_prometheus_is_told_every_host_by_its_name(filled: dict[str, str]) -> None:
     rows = yaml.safe_load(filled["roles/monitoring/templates/targets.yml.j2"])
     assert {row["labels"]["instance"]: row["targets"] for row in rows} == {

@@ -102,6 +102,13 @@ def test_a_client_is_known_by_its_key_or_its_address_and_the_key_is_not_told() -
     assert client_of({"headers": [], "client": None}) == "anonymous"
 
 
+def test_a_key_is_one_client_however_it_is_written() -> None:
+    """Turns are by client, and jobs are seen by their sender: blanks in the header must make no second one."""
+    spellings = (f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY}", f"Bearer {KEY} ")
+    known = {client_of({"headers": [(b"authorization", text.encode())]}) for text in spellings}
+    assert len(known) == 1
+
+
 def test_logs_hold_neither_keys_nor_words_nor_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     app = app_in(tmp_path, api_keys=KEY)

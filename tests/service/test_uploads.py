@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.asr.errors import AsrError
 from app.service import uploads
 from app.service.errors import RequestError, TimedOut, TooLarge
+from app.service.settings import load_settings
 from app.service.uploads import Form, FormLimits, received_form, remove_leftovers
 
 TYPE = "multipart/form-data; boundary=xyz"
@@ -86,6 +87,16 @@ def test_a_file_that_was_taken_away_is_left_alone(tmp_path: Path) -> None:
 
     asyncio.run(scene())
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_is_written_is_for_this_user_only(tmp_path: Path) -> None:
+    async def scene() -> int:
+        async with received_form(Wire([FORM]).request(), tmp_path, LIMITS) as form:
+            return form.files[0].path.stat().st_mode & 0o777
+
+    assert asyncio.run(scene()) == 0o600
+    data = load_settings({"data_dir": tmp_path / "data"}).uploads
+    assert data.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_announced_size_is_refused_before_a_byte_is_read(tmp_path: Path) -> None:
