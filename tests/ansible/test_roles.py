@@ -122,3 +122,9 @@ def test_a_service_open_to_others_needs_a_key(keys: str, address: str, wrong: bo
     (check,) = [check for check in checks if "without a key" in check["problem"]]
     told = jinja2.Template(check["wrong"]).render(fleet_api_keys_file=keys, fleet_address=address)
     assert told == str(wrong)
+
+
+def test_whoever_takes_the_first_key_skips_comments_as_the_service_does() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in ANSIBLE.rglob("*.yml")]
+    taking = [line for text in texts for line in text.splitlines() if "keys_file).splitlines()" in line]
+    assert taking and all("| reject('match', '#') | first" in line for line in taking)
