@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from app.asr.errors import AsrError
+from app.asr.errors import AsrError, ResourceError
 from app.service import uploads
 from app.service.errors import RequestError, TimedOut, TooLarge
 from app.service.settings import load_settings
@@ -103,6 +104,15 @@ def test_an_announced_size_is_refused_before_a_byte_is_read(tmp_path: Path) -> N
     wire = Wire([FORM])
     with pytest.raises(TooLarge):
         receive(wire, tmp_path, content_length="100001")
+    assert wire.taken == 0
+
+
+def test_the_last_of_the_disk_is_not_for_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=(64 << 20) + 1000))
+    receive(Wire([FORM]), tmp_path, content_length="1000")
+    wire = Wire([FORM])
+    with pytest.raises(ResourceError, match="no disk space"):
+        receive(wire, tmp_path, content_length="1001")
     assert wire.taken == 0
 
 
