@@ -29,7 +29,8 @@ def in_code(cell: str) -> list[str]:
 
 def read(name: str, text: str) -> Any:
     """A value of the page, as the service reads it."""
-    return getattr(Settings(**{name: text}), name)
+    given: dict[str, Any] = {name: text}
+    return getattr(Settings(**given), name)
 
 
 def limits_of(name: str) -> dict[str, float]:
