@@ -50,6 +50,18 @@ def test_with_a_key_it_is(tmp_path: Path, key: str) -> None:
     assert get(app, "/v1/capacity", headers=bearer(key)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+def test_without_keys_no_page_of_another_site_can_give_work(tmp_path: Path, site: str, status: int) -> None:
+    recogniser = FakeRecogniser()
+    app = app_in(tmp_path, recogniser)
+    response = transcribe(app, headers={"Sec-Fetch-Site": site})
+    assert response.status_code == status
+    assert bool(recogniser.requests) is (status == 200)
+    assert get(app, "/v1/models", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
 def test_health_is_public_and_the_rest_is_not(tmp_path: Path) -> None:
     app = app_in(tmp_path, api_keys=KEY)
     open_to_all = {path: get(app, path).status_code for path in ("/healthz", "/readyz", "/metrics", "/docs")}
