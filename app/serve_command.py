@@ -50,7 +50,8 @@ def declare(verb: argparse.ArgumentParser) -> None:
     for name, meaning in _TEXT_OPTIONS.items():
         verb.add_argument(f"--{name}", metavar=name.split("-")[-1].upper(), help=meaning)
     verb.epilog = (
-        "All settings, also those without an option, are environment variables: ASR_API_KEYS, ASR_PORT, ..."
+        "All settings, also those without an option, are environment variables: ASR_API_KEYS, ASR_PORT ... "
+        "docs/settings.md lists them."
     )
 
 

@@ -28,7 +28,7 @@ OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 # Bytes of a float network in memory against those of its fp32 weights: a few parts stay float32 in half (half.py).
 _SHARE = {"fp32": 1.0, "fp16": 0.56, FP16_STORAGE: 0.56}
 # Turing without tensor cores: float16 gave NaN there in cuDNN's convolutions (pytorch issue #58123).
-_DOUBTFUL = re.compile(r"GTX 16\d\d|\bMX[45]50\b|\bT(400|500|550|600|1000|1200|2000)\b")
+_DOUBTFUL = re.compile(r"GTX 16\d\d|CMP 30HX|\bMX[45]50\b|\bT(400|500|550|600|1000|1200|2000)\b")
 
 
 @dataclass(frozen=True)

@@ -40,18 +40,19 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up_logging(level: str, form: str) -> None:
-    """Everything that is logged goes to standard error in one form; uvicorn's access lines give way to ours."""
+    """Everything that is logged goes to standard error in one form; of uvicorn only what went wrong."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("app", "uvicorn"):
+    for name in ("app", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-        logger.setLevel(level.upper())
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    logging.getLogger("app").setLevel(level.upper())
+    # Never below: it tells the address of each websocket with its query string, and on debug its headers with the key.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _time_of(record: logging.LogRecord) -> str:

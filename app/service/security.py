@@ -33,6 +33,9 @@ SAFE_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 MAX_HEADER_BYTES = 32 << 10
+# What browsers say of who caused a request (Sec-Fetch-Site): nobody else than the person, or a page of ours.
+_OF_OURS = frozenset({"", "none", "same-origin"})
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ANONYMOUS = "anonymous"
 
 
@@ -48,10 +51,16 @@ class ApiKeys:
 
     def accept(self, authorization: str) -> bool:
         """Whether the value of an Authorization header holds a key."""
-        scheme, _, key = authorization.strip().partition(" ")
-        digest = sha256(key.strip().encode("utf-8", "replace")).digest()
+        scheme, key = _parts_of(authorization)
+        digest = sha256(key.encode("utf-8", "replace")).digest()
         found = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.casefold() == "bearer" and any(found)
+        return scheme == "bearer" and any(found)
+
+
+def _parts_of(authorization: str) -> tuple[str, str]:
+    """The scheme in small letters, and the key, of an Authorization header; each may be empty."""
+    scheme, _, key = authorization.strip().partition(" ")
+    return scheme.casefold(), key.strip()
 
 
 def failure_without_key(*, given: bool) -> Failure:
@@ -74,11 +83,23 @@ _TOO_MUCH_HEAD = Failure(
 )
 
 
+_FOREIGN = Failure(
+    403,
+    "A page of another site caused this request. Send it from a program, or give this service API keys.",
+    INVALID,
+    None,
+    "foreign_site",
+)
+
+
 def client_of(scope: Scope) -> str:
     """For whom a request counts when clients take turns: its key, or where it comes from. Never the key itself."""
     authorization = header_of(scope, b"authorization")
     if authorization:
-        return "key-" + sha256(authorization.encode("utf-8", "replace")).hexdigest()[:16]
+        # In one spelling: blanks and capitals that a key may come with make no second client of it.
+        scheme, key = _parts_of(authorization)
+        named = f"{scheme.capitalize()} {key}"
+        return "key-" + sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
     client = scope.get("client")
     return str(client[0]) if client else _ANONYMOUS
 
@@ -115,7 +136,7 @@ def authorization_of_cookie(scope: Scope) -> str:
 
     A request that another site caused is not taken for one of the page's.
     """
-    if header_of(scope, b"sec-fetch-site") not in {"", "none", "same-origin"}:
+    if header_of(scope, b"sec-fetch-site") not in _OF_OURS:
         return ""
     try:
         found = SimpleCookie(header_of(scope, b"cookie")).get(COOKIE)
@@ -159,7 +180,17 @@ class Guard:
                 scope, receive, _with_headers(send), failure_without_key(given=bool(authorization))
             )
             return
+        if not self._keys and self._is_work_of_another_site(scope):
+            await self._refuse(scope, receive, _with_headers(send), _FOREIGN)
+            return
         await self._app(scope, receive, _with_headers(send))
+
+    def _is_work_of_another_site(self, scope: Scope) -> bool:
+        """With keys such a request has none, and is refused for that. Websockets are let in: FunASR's client for
+        browsers comes from pages of any site."""
+        if scope["type"] != "http" or scope["method"] in _READING:
+            return False
+        return header_of(scope, b"sec-fetch-site") not in _OF_OURS
 
     def _is_public(self, scope: Scope) -> bool:
         path = str(scope["path"]).removeprefix(self._root_path)

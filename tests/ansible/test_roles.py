@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jinja2
 import pytest
 
 from tests.support.playbooks import ANSIBLE, ROLES, data
@@ -98,3 +99,32 @@ def test_containers_are_hardened_as_by_compose() -> None:
         name, _, _ = line.partition(": ")
         assert name in wanted and line in template, line
     assert wanted["security_opt"][0] in template
+
+
+def test_the_socket_of_docker_is_given_to_nobody_who_was_not_meant_to_have_it() -> None:
+    """Who may talk to it is root on the host."""
+    roles = ANSIBLE / "roles"
+    assert data(roles / "exporter" / "defaults" / "main.yml")["exporter_docker_socket"] is False
+    asking = {
+        path.parents[1].name for path in roles.rglob("*.j2") if "docker.sock" in path.read_text("utf-8")
+    }
+    assert asking == {"exporter"}
+    template = (roles / "exporter" / "templates" / "compose.yaml.j2").read_text(encoding="utf-8")
+    assert "{% if exporter_docker_socket %}\n      - /run/docker.sock" in template
+
+
+@pytest.mark.parametrize(
+    ("keys", "address", "wrong"),
+    [("", "10.0.0.1", True), ("", "127.0.0.1", False), ("keys", "10.0.0.1", False)],
+)
+def test_a_service_open_to_others_needs_a_key(keys: str, address: str, wrong: bool) -> None:
+    checks = data(ANSIBLE / "roles" / "preflight" / "vars" / "main.yml")["preflight_inventory_checks"]
+    (check,) = [check for check in checks if "without a key" in check["problem"]]
+    told = jinja2.Template(check["wrong"]).render(fleet_api_keys_file=keys, fleet_address=address)
+    assert told == str(wrong)
+
+
+def test_whoever_takes_the_first_key_skips_comments_as_the_service_does() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in ANSIBLE.rglob("*.yml")]
+    taking = [line for text in texts for line in text.splitlines() if "keys_file).splitlines()" in line]
+    assert taking and all("| reject('match', '#') | first" in line for line in taking)

@@ -6,6 +6,8 @@ One playbook run fills all of them; the tests look at what came out.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +44,6 @@ HOSTS = {"one": "10.0.0.1", "two": "fd00::2"}
 KEPT = json.dumps({"instances": INSTANCES, "override": "cpu"})
 # What roles learn from a host while they run.
 LEARNT: dict[str, Any] = {
-    "fleet_api_keys_file": "keys",
     "asr_service_instances": INSTANCES,
     "asr_service_images": {"cuda-fp16": "seaco:1-cuda", "cpu": "seaco:1-cpu", "exporter": "seaco:1-exporter"},
     "asr_service_release": "0.1.0-abc",
@@ -66,17 +67,23 @@ TEMPLATES = sorted(ANSIBLE.rglob("*.j2"))
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Template's path below ansible/ -> what it became on host one."""
-    folder = tmp_path_factory.mktemp("filled")
-    inventory = folder / "hosts.yml"
+    return fill(tmp_path_factory.mktemp("filled"), TEMPLATES, "# ours\nkey-of-anna\n")
+
+
+def fill(folder: Path, templates: Sequence[Path], keys: str) -> dict[str, str]:
+    """What templates become where the file of keys holds this."""
+    keys_file, inventory = folder / "keys", folder / "hosts.yml"
+    keys_file.write_text(keys, encoding="utf-8")
     local = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
-    hosts = {name: {"ansible_host": address, **local, **LEARNT} for name, address in HOSTS.items()}
+    known = {**local, **LEARNT, "fleet_api_keys_file": str(keys_file)}
+    hosts = {name: {"ansible_host": address, **known} for name, address in HOSTS.items()}
     inventory.write_text(
         yaml.safe_dump(
             {"all": {"children": {group: {"hosts": hosts} for group in ("app", "gateway", "monitoring")}}}
         )
     )
     tasks = []
-    for path in TEMPLATES:
+    for path in templates:
         name = path.relative_to(ANSIBLE).as_posix()
         role = path.parts[path.parts.index("roles") + 1] if "roles" in path.parts else None
         target = folder / name.replace("/", "__")
@@ -125,6 +132,21 @@ def test_the_service_gets_its_card_its_pack_and_its_key(filled: dict[str, str]) 
         assert service["environment"]["ASR_METRICS"] == "key"
 
 
+def test_other_keys_are_another_container_and_are_not_told(tmp_path: Path) -> None:
+    """Service and exporter read keys at the start: with the same container, a key taken back would still be good."""
+    files = [path for path in TEMPLATES if path.name == "compose.yaml.j2"]
+    contents = ("key-of-anna\n", "key-of-anna\nkey-of-bert\n", "key-of-bert\nkey-of-anna\n")
+    texts = []
+    for number, content in enumerate(contents):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        texts.append(fill(folder, files, content))
+    service, exporter = (f"roles/{role}/templates/compose.yaml.j2" for role in ("asr_service", "exporter"))
+    assert len({text[service] for text in texts}) == 3
+    assert texts[0][exporter] == texts[1][exporter] != texts[2][exporter]  # it has the first key alone
+    assert not [text for found in texts for text in found.values() if "key-of" in text]
+
+
 def test_settings_of_the_service_are_known_to_it(filled: dict[str, str]) -> None:
     from app.service.settings import PREFIX, Settings
 
@@ -153,6 +175,14 @@ def test_the_gateway_knows_every_instance(filled: dict[str, str]) -> None:
         part = text.split(f"\nbackend {backend}\n")[1].split("\nfrontend")[0].split("\nbackend")[0]
         rows = [line.split()[1:3] for line in part.splitlines() if line.strip().startswith("server ")]
         assert rows == [["one-0", "10.0.0.1:8000"], ["one-1", "10.0.0.1:8001"], ["two-0", "[fd00::2]:8000"]]
+
+
+def test_the_gateway_keeps_what_is_for_machines_from_clients(filled: dict[str, str]) -> None:
+    text = filled["roles/gateway/templates/haproxy.cfg.j2"]
+    clients = text.split("\nfrontend asr\n")[1].split("\nbackend")[0]
+    assert "http-request deny deny_status 404 if { path /metrics }" in clients
+    assert "stats socket /run/haproxy/admin.sock mode 600 level admin" in text
+    assert "bind :" not in text and "bind *" not in text
 
 
 def test_prometheus_is_told_every_host_by_its_name(filled: dict[str, str]) -> None:

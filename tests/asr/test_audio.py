@@ -235,6 +235,13 @@ def test_nan_and_infinity_become_silence_and_loud_floats_are_limited() -> None:
     assert np.isfinite(resampled).all() and np.abs(resampled).max() <= 1.0
 
 
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001])
+def test_a_rate_that_is_nonsense_is_refused(rate: int) -> None:
+    """One second at 1 Hz would become 16000 times as many samples."""
+    with pytest.raises(AudioError, match=f"claims a rate of {rate} Hz"):
+        read(wav(bytes(4000), rate=rate))
+
+
 @pytest.mark.parametrize("samples", [1, 1600])
 def test_tiny_clips_are_kept(samples: int) -> None:
     assert len(read(wav(b"\x10\x10" * samples))) == samples

@@ -58,7 +58,8 @@ def test_ways_to_run_on_a_card(card: Card | None, ways: list[tuple[str, str]]) -
 
 
 @pytest.mark.parametrize(
-    "name", ["GTX 1660 SUPER", "MX450", "NVIDIA T600 Laptop GPU", "NVIDIA GeForce GTX 1650"]
+    "name",
+    ["GTX 1660 SUPER", "MX450", "NVIDIA T600 Laptop GPU", "NVIDIA GeForce GTX 1650", "NVIDIA CMP 30HX"],
 )
 def test_turing_without_tensor_cores_must_prove_half(name: str) -> None:
     found, _ = candidates(Wish(), CudaReport((_card(name, (7, 5), 3000),)), FULL)

@@ -62,3 +62,14 @@ def test_no_file_says_a_secret() -> None:
     for file in IMAGES.glob("compose*.yaml"):
         text = file.read_text(encoding="utf-8")
         assert f"{PREFIX}API_KEYS:" not in text and f"{PREFIX}API_KEYS=" not in text
+
+
+def test_nobody_is_given_the_socket_of_docker() -> None:
+    """Who may talk to it is root on the host."""
+    for file in IMAGES.glob("compose*.yaml"):
+        for body in yaml.safe_load(file.read_text(encoding="utf-8")).get("services", {}).values():
+            sources = [str(mount).partition(":")[0] for mount in body.get("volumes", [])]
+            assert not [source for source in sources if source.endswith(".sock")], file.name
+            assert not [source for source in sources if source in {"/", "/run", "/var", "/var/run"}], (
+                file.name
+            )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from app.service.log_lines import JsonFormatter, TextFormatter
+from app.service.log_lines import JsonFormatter, TextFormatter, set_up_logging
 from tests.fakes.recogniser import FakeRecogniser, spoken
-from tests.support.service import app_in, get, transcribe
+from tests.support.service import app_in, get, served, transcribe
 
 
 @pytest.fixture
@@ -77,3 +81,37 @@ def test_a_line_holds_fields_and_what_went_wrong(form: logging.Formatter) -> Non
     if isinstance(form, JsonFormatter):
         assert json.loads(told)["level"] == "error"
         assert "\n" not in told
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """The process's logging as it was before, whatever the test sets up."""
+    loggers = [logging.getLogger(name) for name in ("", "app", "uvicorn", "uvicorn.error", "uvicorn.access")]
+    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers[:], logger.propagate = handlers, propagate
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.usefixtures("own_logging")
+def test_a_websocket_leaves_neither_address_nor_headers_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    """The web server's own lines hold both; they are not wanted."""
+    set_up_logging(level, "json")
+
+    async def scene(address: str) -> None:
+        keys = ({"Authorization": "Bearer key-of-anna"}, {"Authorization": "Bearer key-of-nobody"})
+        async with connect(f"{address}/?token=hush", additional_headers=keys[0]) as client:
+            await client.send(json.dumps({"mode": "online", "wav_name": "talk-with-anna"}))
+            await client.recv()
+        with pytest.raises(InvalidStatus):
+            await connect(f"{address}/?token=hush", additional_headers=keys[1])
+
+    with served(app_in(tmp_path, api_keys="key-of-anna")) as address:
+        asyncio.run(asyncio.wait_for(scene(address.replace("http://", "ws://")), 20))
+    told = capsys.readouterr().err
+    assert "websocket /" in told  # our own line
+    assert not [word for word in ("hush", "key-of", "talk-with") if word in told]

@@ -50,6 +50,18 @@ def test_with_a_key_it_is(tmp_path: Path, key: str) -> None:
     assert get(app, "/v1/capacity", headers=bearer(key)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+def test_without_keys_no_page_of_another_site_can_give_work(tmp_path: Path, site: str, status: int) -> None:
+    recogniser = FakeRecogniser()
+    app = app_in(tmp_path, recogniser)
+    response = transcribe(app, headers={"Sec-Fetch-Site": site})
+    assert response.status_code == status
+    assert bool(recogniser.requests) is (status == 200)
+    assert get(app, "/v1/models", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
 def test_health_is_public_and_the_rest_is_not(tmp_path: Path) -> None:
     app = app_in(tmp_path, api_keys=KEY)
     open_to_all = {path: get(app, path).status_code for path in ("/healthz", "/readyz", "/metrics", "/docs")}
@@ -100,6 +112,13 @@ def test_a_client_is_known_by_its_key_or_its_address_and_the_key_is_not_told() -
     assert KEY not in client_of(scope)
     assert client_of({"headers": [], "client": ("10.0.0.1", 1)}) == "10.0.0.1"
     assert client_of({"headers": [], "client": None}) == "anonymous"
+
+
+def test_a_key_is_one_client_however_it_is_written() -> None:
+    """Turns are by client, and jobs are seen by their sender: blanks in the header must make no second one."""
+    spellings = (f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY}", f"Bearer {KEY} ")
+    known = {client_of({"headers": [(b"authorization", text.encode())]}) for text in spellings}
+    assert len(known) == 1
 
 
 def test_logs_hold_neither_keys_nor_words_nor_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

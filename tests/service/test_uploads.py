@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from app.asr.errors import AsrError
+from app.asr.errors import AsrError, ResourceError
 from app.service import uploads
 from app.service.errors import RequestError, TimedOut, TooLarge
+from app.service.settings import load_settings
 from app.service.uploads import Form, FormLimits, received_form, remove_leftovers
 
 TYPE = "multipart/form-data; boundary=xyz"
@@ -88,10 +90,29 @@ def test_a_file_that_was_taken_away_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+def test_what_is_written_is_for_this_user_only(tmp_path: Path) -> None:
+    async def scene() -> int:
+        async with received_form(Wire([FORM]).request(), tmp_path, LIMITS) as form:
+            return form.files[0].path.stat().st_mode & 0o777
+
+    assert asyncio.run(scene()) == 0o600
+    data = load_settings({"data_dir": tmp_path / "data"}).uploads
+    assert data.stat().st_mode & 0o777 == 0o700
+
+
 def test_an_announced_size_is_refused_before_a_byte_is_read(tmp_path: Path) -> None:
     wire = Wire([FORM])
     with pytest.raises(TooLarge):
         receive(wire, tmp_path, content_length="100001")
+    assert wire.taken == 0
+
+
+def test_the_last_of_the_disk_is_not_for_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=(64 << 20) + 1000))
+    receive(Wire([FORM]), tmp_path, content_length="1000")
+    wire = Wire([FORM])
+    with pytest.raises(ResourceError, match="no disk space"):
+        receive(wire, tmp_path, content_length="1001")
     assert wire.taken == 0
 
 

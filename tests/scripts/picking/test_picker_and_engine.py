@@ -51,6 +51,7 @@ CARDS = [
     ("1ff2", "NVIDIA T400 4GB", "7.5"),
     ("2182", "NVIDIA GeForce GTX 1660 Ti", "7.5"),
     ("2187", "NVIDIA GeForce GTX 1650 SUPER", "7.5"),
+    ("2189", "NVIDIA CMP 30HX", "7.5"),
     ("1f09", "NVIDIA GeForce GTX 1660 SUPER", "7.5"),
     ("20b0", "NVIDIA A100-SXM4-40GB", "8.0"),
     ("25a2", "NVIDIA GeForce RTX 3050 Laptop GPU", "8.6"),
