@@ -113,12 +113,14 @@ class Peer:
 
 
 def all_contestants(materials: Materials) -> list[Ours | Peer]:
-    """In the order of the tables; AutoModel, which ratios refer to, comes first."""
+    """In the order of the tables."""
     words = materials.hotwords
     return [
         Peer("FunASR AutoModel fp32", "automodel", materials.checkpoint, words),
         Peer("funasr-onnx fp32", "onnx-fp32", materials.graphs, words),
         Peer("funasr-onnx int8", "onnx-int8", materials.graphs, words),
+        Peer("sherpa-onnx fp32, no hot words", "sherpa-fp32", materials.sherpa, words),
+        Peer("sherpa-onnx int8, no hot words", "sherpa-int8", materials.sherpa, words),
         Ours("fp32", materials),
         Ours("int8", materials),
     ]

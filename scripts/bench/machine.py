@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
-PACKAGES = ("numpy", "onnxruntime", "av", "torch", "funasr", "funasr-onnx")
+PACKAGES = ("numpy", "onnxruntime", "av", "torch", "funasr", "funasr-onnx", "sherpa-onnx")
 
 
 def describe(pythons: dict[str, Path]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Materials:
     checkpoint: Path
     packs: dict[str, Path]
     graphs: Path
+    sherpa: Path
     audio: dict[int, Path]
     hotwords: str
 
@@ -63,8 +64,14 @@ def prepare(folder: Path, size: str, seconds: list[int]) -> Materials:
             shutil.copy(checkpoint / name, graphs / name)
         run([PEER_PYTHON, RUNNER, "export", checkpoint, graphs])
         (graphs / "complete").touch()
+    sherpa = folder / f"sherpa-onnx-{size}"
+    if not (sherpa / "complete").exists():
+        step("graphs for sherpa-onnx")
+        sherpa.mkdir(exist_ok=True)
+        run([PEER_PYTHON, RUNNER, "export-sherpa", checkpoint, sherpa])
+        (sherpa / "complete").touch()
     audio = {length: make_audio(folder, length) for length in seconds}
-    return Materials(checkpoint, packs, graphs, audio, choose_hotwords(checkpoint))
+    return Materials(checkpoint, packs, graphs, sherpa, audio, choose_hotwords(checkpoint))
 
 
 def step(what: str) -> None:

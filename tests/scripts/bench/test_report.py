@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.bench.contestants import Run, Task, attention_bytes, piece_seconds
-from scripts.bench.report import GIB, Report, length_of
+from scripts.bench.report import BASE, GIB, Report, length_of
 
 MACHINE: dict[str, Any] = {
     "date": "2026-01-02",
@@ -34,13 +34,18 @@ def report(runs: list[Run], *lengths: int, failures: dict[str, str] | None = Non
 
 
 def test_ratios_are_of_medians_and_memory_is_the_highest() -> None:
-    runs = [one_run("AutoModel", 10, time) for time in (2.0, 4.0, 90.0)]
+    runs = [one_run(BASE, 10, time) for time in (2.0, 4.0, 90.0)]
     runs += [
         one_run("ours", 10, time, rss) for time, rss in ((1.0, 50 << 20), (1.0, 60 << 20), (9.0, 50 << 20))
     ]
     row = next(line for line in report(runs, 10).lines() if line.startswith("| ours"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == ["ours", "1.0", "1.00", "0.1000", "0.25", "1.5", "60", "0.60"]
+
+
+def test_without_automodel_there_are_no_ratios_to_it() -> None:
+    row = next(line for line in report([one_run("ours", 10, 1.0)], 10).lines() if line.startswith("| ours"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][4] == "-"
 
 
 def test_lengths_do_not_mix() -> None:
