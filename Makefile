@@ -104,6 +104,9 @@ dashboard-images: .venv-dev .venv-monitoring ## draw the dashboards from the end
 fuzz: .venv-serve .venv-fuzz ## send 10,000 random requests to a service of our own; none may fail it (ARGS="--cases N --minutes M")
 	@.venv-fuzz/bin/python -m scripts.fuzz $(ARGS)
 
+fuzz-media: .venv ## decode 10,000 damaged recordings; each gives sound or is refused (ARGS="--cases N --minutes M")
+	@.venv/bin/python -m scripts.fuzz.media $(ARGS)
+
 lock: ## rewrite requirements/*.txt from requirements/*.in (needs uv)
 	@python3 scripts/lock_requirements.py
 

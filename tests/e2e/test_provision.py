@@ -109,8 +109,8 @@ def client(hosts: Fleet) -> openai.OpenAI:
 
 
 def transcribe(hosts: Fleet) -> str:
-    with (PACK / "golden.wav").open("rb") as file:
-        text = client(hosts).audio.transcriptions.create(model="whisper-1", file=file).text
+    with (PACK / "golden.wav").open("rb") as file, client(hosts) as asked:
+        text = asked.audio.transcriptions.create(model="whisper-1", file=file).text
     return re.sub(r"\W", "", text)
 
 
