@@ -1,0 +1,320 @@
+"""`make bench-capacity`: the simulated wait beside that of the real service, for the same arrivals.
+
+The service is a process of its own; each file's time alone and the most that it does of a mix are measured first. Then
+files come at moments of chance, at two loads, and the simulation of scripts/picking plays the same moments through.
+Writes docs/benchmarks/capacity.md and .json.
+
+    python -m scripts.bench.capacity [--model demo|PACK] [--seconds 90] [--files 5:4,20:3,60:2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scripts.bench.machine import describe
+from scripts.bench.materials import ROOT, make_audio
+from scripts.bench.measure import BenchError
+from scripts.bench.service import PYTHON, WORK, Service, running
+from scripts.picking.errors import InputError
+from scripts.picking.load import Files, files_of, poisson
+from scripts.picking.simulation import Rules, Server, simulate
+
+LOADS = (0.5, 0.8)
+FILES = "5:4,20:3,60:2"
+SEED = 1
+_ALONE_RUNS, _CLIENTS, _CAPACITY_SECONDS = 5, 8, 15.0
+# The service under test lets everything in (scripts/bench/service.py), and no gateway is before it.
+RULES = Rules(queue=86400.0, connections=None)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the service can do: seconds of one file alone, by its length, and files a second of the mix at most."""
+
+    alone: dict[int, float]
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seconds: the mean, and what 95 % stay within."""
+
+    mean: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same, of the service and of the simulation."""
+
+    measured: Spread
+    simulated: Spread
+
+
+@dataclass(frozen=True)
+class Round:
+    """One load. `server` is the simulated instance, `others` the part of all processors that went to programs which
+    are no part of this."""
+
+    load: float
+    files: int
+    failures: int
+    server: Server
+    wait: Pair
+    answer: Pair
+    others: float
+    load_average: float
+
+
+def paced(service: Service, files: Files) -> Pace:
+    """Measures both, in so many seconds."""
+    return Pace(
+        alone_times(service, sorted({int(length) for length in files.seconds})), capacity(service, files)
+    )
+
+
+def alone_times(service: Service, lengths: Sequence[int]) -> dict[int, float]:
+    """The median of some runs in turns, nothing beside."""
+    runs: dict[int, list[float]] = {length: [] for length in lengths}
+    for _ in range(_ALONE_RUNS):
+        for length in lengths:
+            runs[length].append(_asked(service, length))
+    return {length: statistics.median(seconds) for length, seconds in runs.items()}
+
+
+def _asked(service: Service, length: int) -> float:
+    answer = service.ask(make_audio(WORK, length), length)
+    if not answer.good:
+        raise BenchError(f"A file of {length} s was not recognised; the log of the service says why.")
+    return answer.seconds
+
+
+def capacity(service: Service, files: Files) -> float:
+    """Files a second of the mix, when some clients send one after another."""
+    until = time.monotonic() + _CAPACITY_SECONDS
+    counts = [0] * _CLIENTS
+
+    def client(number: int) -> None:
+        chance = random.Random(number)
+        while time.monotonic() < until:
+            _asked(service, int(chance.choices(files.seconds, files.weights)[0]))
+            counts[number] += 1
+
+    begun = time.monotonic()
+    _together([partial(client, number) for number in range(_CLIENTS)])
+    return sum(counts) / (time.monotonic() - begun)
+
+
+def _together(tasks: Sequence[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def fitted(pace: Pace, files: Files) -> Server:
+    """A line through the times alone, scaled so that the mix takes what it takes at capacity: of the time alone, some
+    is spent beside the worker's (decoding, answering), and overlaps with other requests' when there are any."""
+    slope, base = statistics.linear_regression(list(pace.alone), list(pace.alone.values()))
+    mean = sum(
+        pace.alone[int(length)] * share for length, share in zip(files.seconds, files.shares, strict=True)
+    )
+    scale = 1 / pace.per_second / mean
+    return Server(rtf=slope * scale, per_file=max(0.0, base) * scale)
+
+
+def between(before: Pace, after: Pace) -> Pace:
+    """The mean of both: what else runs on the machine changes with time."""
+    alone = {length: (seconds + after.alone[length]) / 2 for length, seconds in before.alone.items()}
+    return Pace(alone, (before.per_second + after.per_second) / 2)
+
+
+def sent(service: Service, arrivals: Sequence[tuple[float, float]]) -> list[float | None]:
+    """Sends each file at its moment; the seconds to each answer, None for one that failed."""
+    answers: list[float | None] = [None] * len(arrivals)
+    begun = time.monotonic()
+
+    def client(place: int, moment: float, length: int) -> None:
+        time.sleep(max(0.0, begun + moment - time.monotonic()))
+        answer = service.ask(make_audio(WORK, length), length)
+        answers[place] = answer.seconds if answer.good else None
+
+    _together([partial(client, p, m, int(a)) for p, (m, a) in enumerate(arrivals)])
+    return answers
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.fmean(values), sorted(values)[int(0.95 * len(values))])
+
+
+def measure(model: str, files: Files, seconds: float) -> tuple[list[Pace], list[Round]]:
+    """Raises BenchError when the service does not start, or fails alone."""
+    for length in files.seconds:
+        make_audio(WORK, int(length))
+    rounds: list[Round] = []
+    with tempfile.TemporaryDirectory() as name:
+        with running(model, Path(name), page="off"):
+            pass  # measures what batches cost, once for this machine
+        with running(model, Path(name), page="off") as service:
+            paces = [paced(service, files)]
+            for number, load in enumerate(LOADS):
+                per_second = load * paces[-1].per_second
+                arrivals = list(
+                    poisson(files, per_second, max(2, round(per_second * seconds)), SEED + number)
+                )
+                others = Others(service)
+                answers = sent(service, arrivals)
+                share, average = others.share, round(os.getloadavg()[0], 2)
+                paces.append(paced(service, files))
+                pace = between(*paces[-2:])
+                server = fitted(pace, files)
+                good = [one for one in answers if one is not None]
+                wait, answer = compared(arrivals, answers, pace, server)
+                rounds.append(
+                    Round(load, len(answers), len(answers) - len(good), server, wait, answer, share, average)
+                )
+    return paces, rounds
+
+
+def compared(
+    arrivals: Sequence[tuple[float, float]], answers: Sequence[float | None], pace: Pace, server: Server
+) -> tuple[Pair, Pair]:
+    """Waits and answers, measured and simulated; what failed is in neither."""
+    simulated = simulate([server], arrivals, RULES).waits
+    rows = [
+        (answer, wait, pace.alone[int(audio)])
+        for answer, wait, (_, audio) in zip(answers, simulated, arrivals, strict=True)
+        if answer is not None
+    ]
+    if not rows:
+        raise BenchError("Every file failed; the log of the service says why.")
+    return (
+        Pair(spread([answer - alone for answer, _, alone in rows]), spread([wait for _, wait, _ in rows])),
+        Pair(spread([answer for answer, _, _ in rows]), spread([alone + wait for _, wait, alone in rows])),
+    )
+
+
+class Others:
+    """How much of the machine's processors goes to programs that are no part of this, from now on."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._begun, self._before = time.monotonic(), self._foreign()
+
+    @property
+    def share(self) -> float:
+        passed = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
+        return round(max(0.0, self._foreign() - self._before) / passed, 3)
+
+    def _foreign(self) -> float:
+        """Seconds of all processors at work, less our own and the service's."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        user, nice, system, _, _, irq, softirq, steal = map(int, first)
+        ours = sum(os.times()[:2]) + self._service.processor_seconds()
+        return (user + nice + system + irq + softirq + steal) / ticks - ours
+
+
+def page(
+    model: str, machine: dict[str, Any], files: Files, paces: Sequence[Pace], rounds: Sequence[Round]
+) -> str:
+    """The results as tables."""
+    mix = ", ".join(
+        f"{length:g} s ({part:.0%})" for length, part in zip(files.seconds, files.shares, strict=True)
+    )
+    load = machine["load_average_at_start"]
+    lines = [
+        "# The capacity model beside the real service",
+        "",
+        f"Written by `make bench-capacity` on {machine['date']}; do not edit. Model: {model}. Machine:",
+        f"{machine['processor']}, {machine['cores']} cores granted, load average {load} before the start. Clients, service and",
+        "whatever else ran share these cores.",
+        "",
+        f"Files: {mix}. Between the rounds the service was measured alone and at capacity ({_CLIENTS} clients without a",
+        "pause). The simulated instance of a round is fitted to what was measured before and after it.",
+        "",
+        f"| measured | {' | '.join(f'{length} s alone' for length in paces[0].alone)} | files a second at most |",
+        f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
+    ]
+    for number, pace in enumerate(paces):
+        alone = " | ".join(f"{seconds:.3f} s" for seconds in pace.alone.values())
+        lines.append(
+            f"| {'after' if number else 'before'} round {max(1, number)} | {alone} | {pace.per_second:.2f} |"
+        )
+    lines += [
+        "",
+        "Both saw the same arrivals. Wait is an answer's time less that of such a file alone. The ratio is measured over",
+        "simulated: above 1 the model promises too much.",
+        "",
+        "| round | load | | measured s | simulated s | ratio |",
+        "|---:|---:|---|---:|---:|---:|",
+    ]
+    for number, one in enumerate(rounds, 1):
+        for what, pair in (("wait", one.wait), ("answer", one.answer)):
+            real, played = pair.measured, pair.simulated
+            start = f"| {number} | {one.load:.0%} | {what}"
+            lines.append(f"{start}, mean {_cells(real.mean, played.mean)}")
+            lines.append(f"{start}, 95 % within {_cells(real.p95, played.p95)}")
+    lines += ["", *(_told(number, one) for number, one in enumerate(rounds, 1))]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(measured: float, simulated: float) -> str:
+    return f"| {measured:.3f} | {simulated:.3f} | {measured / simulated if simulated else math.inf:.2f} |"
+
+
+def _told(number: int, one: Round) -> str:
+    return (
+        f"- Round {number}: {one.files} files, {one.failures} failed; other programs took {one.others:.0%} of the "
+        f"processors, load average {one.load_average} after it; simulated with RTF {one.server.rtf:.4f} and "
+        f"{one.server.per_file:.3f} s a file."
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench.capacity", description="The simulated wait beside the real one."
+    )
+    parser.add_argument("--model", default="demo", help="model name or pack directory (default: demo)")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of each load (default: 90)")
+    parser.add_argument(
+        "--files", default=FILES, help="lengths in whole seconds and weights (default: %(default)s)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a rehearsal, written below build/")
+    options = parser.parse_args(arguments)
+    machine = describe({"ours": PYTHON})
+    WORK.mkdir(parents=True, exist_ok=True)
+    try:
+        files = files_of(options.files)
+        paces, rounds = measure(options.model, files, 10.0 if options.quick else options.seconds)
+    except (BenchError, InputError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    folder = WORK / "quick" if options.quick else ROOT / "docs" / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = Path(options.model).name
+    raw = {"machine": machine, "model": name, "files": options.files}
+    raw |= {"paces": [asdict(one) for one in paces], "rounds": [asdict(one) for one in rounds]}
+    (folder / "capacity.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    (folder / "capacity.md").write_text(page(name, machine, files, paces, rounds), encoding="utf-8")
+    print(page(name, machine, files, paces, rounds), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
