@@ -17,9 +17,9 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -81,10 +81,9 @@ class Round:
 
 
 def paced(service: Service, files: Files) -> Pace:
-    """Measures both, in so many seconds."""
-    return Pace(
-        alone_times(service, sorted({int(length) for length in files.seconds})), capacity(service, files)
-    )
+    """Measures both."""
+    alone = alone_times(service, sorted({int(length) for length in files.seconds}))
+    return Pace(alone, capacity(service, files, alone))
 
 
 def alone_times(service: Service, lengths: Sequence[int]) -> dict[int, float]:
@@ -103,38 +102,41 @@ def _asked(service: Service, length: int) -> float:
     return answer.seconds
 
 
-def capacity(service: Service, files: Files) -> float:
-    """Files a second of the mix, when some clients send one after another."""
-    until = time.monotonic() + _CAPACITY_SECONDS
-    counts = [0] * _CLIENTS
+def capacity(service: Service, files: Files, alone: dict[int, float]) -> float:
+    """Files a second of the mix, when some clients send one after another.
 
-    def client(number: int) -> None:
-        chance = random.Random(number)
+    What they got done is counted in time alone, so that it matters little which lengths chance dealt them.
+    """
+    until = time.monotonic() + _CAPACITY_SECONDS
+
+    def client(number: int) -> float:
+        chance, done = random.Random(number), 0.0
         while time.monotonic() < until:
-            _asked(service, int(chance.choices(files.seconds, files.weights)[0]))
-            counts[number] += 1
+            length = int(chance.choices(files.seconds, files.weights)[0])
+            _asked(service, length)
+            done += alone[length]
+        return done
 
     begun = time.monotonic()
-    _together([partial(client, number) for number in range(_CLIENTS)])
-    return sum(counts) / (time.monotonic() - begun)
+    done = sum(_together([partial(client, number) for number in range(_CLIENTS)]))
+    return done / (time.monotonic() - begun) / mean_alone(alone, files)
 
 
-def _together(tasks: Sequence[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=task) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def mean_alone(alone: dict[int, float], files: Files) -> float:
+    """Seconds that a file of the mix takes alone, on average."""
+    return sum(alone[int(length)] * share for length, share in zip(files.seconds, files.shares, strict=True))
+
+
+def _together(tasks: Sequence[Callable[[], float]]) -> list[float]:
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return [started.result() for started in [pool.submit(task) for task in tasks]]
 
 
 def fitted(pace: Pace, files: Files) -> Server:
     """A line through the times alone, scaled so that the mix takes what it takes at capacity: of the time alone, some
     is spent beside the worker's (decoding, answering), and overlaps with other requests' when there are any."""
     slope, base = statistics.linear_regression(list(pace.alone), list(pace.alone.values()))
-    mean = sum(
-        pace.alone[int(length)] * share for length, share in zip(files.seconds, files.shares, strict=True)
-    )
-    scale = 1 / pace.per_second / mean
+    scale = 1 / pace.per_second / mean_alone(pace.alone, files)
     return Server(rtf=slope * scale, per_file=max(0.0, base) * scale)
 
 
@@ -144,18 +146,16 @@ def between(before: Pace, after: Pace) -> Pace:
     return Pace(alone, (before.per_second + after.per_second) / 2)
 
 
-def sent(service: Service, arrivals: Sequence[tuple[float, float]]) -> list[float | None]:
-    """Sends each file at its moment; the seconds to each answer, None for one that failed."""
-    answers: list[float | None] = [None] * len(arrivals)
+def sent(service: Service, arrivals: Sequence[tuple[float, float]]) -> list[float]:
+    """Sends each file at its moment; the seconds to each answer, infinite for one that failed."""
     begun = time.monotonic()
 
-    def client(place: int, moment: float, length: int) -> None:
+    def client(moment: float, length: int) -> float:
         time.sleep(max(0.0, begun + moment - time.monotonic()))
         answer = service.ask(make_audio(WORK, length), length)
-        answers[place] = answer.seconds if answer.good else None
+        return answer.seconds if answer.good else math.inf
 
-    _together([partial(client, p, m, int(a)) for p, (m, a) in enumerate(arrivals)])
-    return answers
+    return _together([partial(client, moment, int(audio)) for moment, audio in arrivals])
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -183,23 +183,21 @@ def measure(model: str, files: Files, seconds: float) -> tuple[list[Pace], list[
                 paces.append(paced(service, files))
                 pace = between(*paces[-2:])
                 server = fitted(pace, files)
-                good = [one for one in answers if one is not None]
+                failures = answers.count(math.inf)
                 wait, answer = compared(arrivals, answers, pace, server)
-                rounds.append(
-                    Round(load, len(answers), len(answers) - len(good), server, wait, answer, share, average)
-                )
+                rounds.append(Round(load, len(answers), failures, server, wait, answer, share, average))
     return paces, rounds
 
 
 def compared(
-    arrivals: Sequence[tuple[float, float]], answers: Sequence[float | None], pace: Pace, server: Server
+    arrivals: Sequence[tuple[float, float]], answers: Sequence[float], pace: Pace, server: Server
 ) -> tuple[Pair, Pair]:
     """Waits and answers, measured and simulated; what failed is in neither."""
     simulated = simulate([server], arrivals, RULES).waits
     rows = [
         (answer, wait, pace.alone[int(audio)])
         for answer, wait, (_, audio) in zip(answers, simulated, arrivals, strict=True)
-        if answer is not None
+        if answer < math.inf
     ]
     if not rows:
         raise BenchError("Every file failed; the log of the service says why.")
@@ -242,11 +240,12 @@ def page(
         "# The capacity model beside the real service",
         "",
         f"Written by `make bench-capacity` on {machine['date']}; do not edit. Model: {model}. Machine:",
-        f"{machine['processor']}, {machine['cores']} cores granted, load average {load} before the start. Clients, service and",
-        "whatever else ran share these cores.",
+        f"{machine['processor']}, {machine['cores']} cores granted, load average {load} before the start. Clients,",
+        "service and whatever else ran share these cores.",
         "",
-        f"Files: {mix}. Between the rounds the service was measured alone and at capacity ({_CLIENTS} clients without a",
-        "pause). The simulated instance of a round is fitted to what was measured before and after it.",
+        f"Files: {mix}. Between the rounds the service was measured alone and at",
+        f"capacity ({_CLIENTS} clients without a pause). The simulated instance of a round is fitted to what was",
+        "measured before and after it.",
         "",
         f"| measured | {' | '.join(f'{length} s alone' for length in paces[0].alone)} | files a second at most |",
         f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
@@ -258,8 +257,8 @@ def page(
         )
     lines += [
         "",
-        "Both saw the same arrivals. Wait is an answer's time less that of such a file alone. The ratio is measured over",
-        "simulated: above 1 the model promises too much.",
+        "Both saw the same arrivals. Wait is an answer's time less that of such a file alone. The ratio is measured",
+        "over simulated: above 1 the model promises too much.",
         "",
         "| round | load | | measured s | simulated s | ratio |",
         "|---:|---:|---|---:|---:|---:|",

@@ -21,9 +21,9 @@ CAPACITY_VERSION = 1
 SEED = 1
 # Parts of the most that is possible at which waits are told.
 LEVELS = (0.5, 0.8, 0.95)
-# Computing that a file costs whatever its length: 10 s alone against the speed of a long file, docs/benchmarks/
-# service-full-int8.json. For hosts on which nobody measured it, too.
-PER_FILE_SECONDS = 0.14
+# A file costs as much as so many seconds of audio beside its own: 3 in docs/benchmarks/service-full-int8.md, 6 in
+# cpu.md (10 s alone, against the speed of longer files). Taken for hosts on which nobody measured it, too.
+PER_FILE_AUDIO = 5.0
 MOST_INSTANCES = 20_000
 # A run: files, files for each instance, and segments in all at most; the first part, from an empty fleet, is left out.
 _COUNT, _COUNT_EACH, _MOST_SEGMENTS, _SKIPPED = 100_000, 15, 1_000_000, 0.2
@@ -133,7 +133,7 @@ def _instances(fleet: FleetPlan) -> _Instances:
             continue
         for rtf in row.rtfs:
             if rtf is not None:
-                servers += [Server(rtf, PER_FILE_SECONDS)] * row.count
+                servers += [Server(rtf, PER_FILE_AUDIO * rtf)] * row.count
                 names += [row.name] * row.count
     if not servers and fleet.unknown:
         raise InputError(
