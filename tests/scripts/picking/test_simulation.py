@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -38,14 +39,18 @@ def mean_and_error(load: float, length: Length, rules: Rules, servers: int = 1) 
     """The mean wait over independent runs, and its standard error; each run begins to count when it has settled."""
     fleet = [Server(1.0)] * servers
     means = [
-        statistics.fmean(simulate(fleet, arrivals(load * servers, FILES, length, seed), rules).waits[FILES // 10 :])
+        statistics.fmean(
+            simulate(fleet, arrivals(load * servers, FILES, length, seed), rules).waits[FILES // 10 :]
+        )
         for seed in range(RUNS)
     ]
     return statistics.fmean(means), statistics.stdev(means) / math.sqrt(RUNS)
 
 
 @pytest.mark.parametrize("load", [0.5, 0.8])
-@pytest.mark.parametrize(("length", "factor"), [(one_second, 0.5), (exponential, 1.0)], ids=["M/D/1", "M/M/1"])
+@pytest.mark.parametrize(
+    ("length", "factor"), [(one_second, 0.5), (exponential, 1.0)], ids=["M/D/1", "M/M/1"]
+)
 def test_mean_waits_are_those_of_the_formulas(load: float, length: Length, factor: float) -> None:
     """Pollaczek-Khinchine: half of M/M/1's wait where all files are alike."""
     expected = factor * load / (1 - load)
@@ -62,7 +67,9 @@ def test_turns_by_small_segments_are_processor_sharing() -> None:
         sent = list(arrivals(0.7 / 2, FILES // 4, lambda chance: chance.choice([1.0, 1.0, 1.0, 5.0]), seed))
         waits = simulate(fleet, sent, rules).waits
         for audio, found in slowdowns.items():
-            found.append(statistics.fmean(w / audio for w, (_, one) in zip(waits, sent, strict=True) if one == audio))
+            found.append(
+                statistics.fmean(w / audio for w, (_, one) in zip(waits, sent, strict=True) if one == audio)
+            )
     for found in slowdowns.values():
         error = statistics.stdev(found) / math.sqrt(RUNS)
         assert abs(statistics.fmean(found) - 0.7 / 0.3) < 4 * error
@@ -121,7 +128,9 @@ def audio_of(sent: Sequence[tuple[float, float]]) -> float:
     return sum(audio for _, audio in sent)
 
 
-@pytest.mark.parametrize("rules", [Rules(queue=120.0), Rules(connections=3), Rules(queue=60.0, connections=2)])
+@pytest.mark.parametrize(
+    "rules", [Rules(queue=120.0), Rules(connections=3), Rules(queue=60.0, connections=2)]
+)
 def test_every_request_ends_once_and_all_accepted_audio_is_computed(rules: Rules) -> None:
     fleet = [Server(0.5), Server(0.1), Server(0.3)]
     for seed in range(10):
@@ -173,8 +182,6 @@ def test_connections_are_counted_while_requests_arrive() -> None:
 
 
 def test_ten_thousand_instances(capsys: pytest.CaptureFixture[str]) -> None:
-    import time
-
     begun = time.perf_counter()
     fleet = [Server(0.02, 0.1)] * 10_000
     found = simulate(fleet, arrivals(5000.0, 50_000, lambda chance: chance.choice([10.0, 60.0]), 1), Rules())
