@@ -58,26 +58,37 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same, of the service and of the simulation."""
+class Compared:
+    """The same of the service, of the simulation with the speed before and after (`foretold`), and of the simulation
+    with the speed that the service had meanwhile (`meanwhile`)."""
 
     measured: Spread
-    simulated: Spread
+    foretold: Spread
+    meanwhile: Spread
 
 
 @dataclass(frozen=True)
 class Round:
-    """One load. `server` is the simulated instance, `others` the part of all processors that went to programs which
-    are no part of this."""
+    """One load.
+
+    Attributes:
+        foretold, meanwhile: the instances that were simulated.
+        others: part of all processors that went to programs which are no part of this.
+        trace: (moment, seconds of audio, seconds to the answer) of each file; infinite where it failed.
+    """
 
     load: float
-    files: int
-    failures: int
-    server: Server
-    wait: Pair
-    answer: Pair
+    foretold: Server
+    meanwhile: Server
+    wait: Compared
+    answer: Compared
     others: float
     load_average: float
+    trace: list[tuple[float, float, float]]
+
+    @property
+    def failures(self) -> int:
+        return sum(answer == math.inf for _, _, answer in self.trace)
 
 
 def paced(service: Service, files: Files) -> Pace:
@@ -132,12 +143,22 @@ def _together(tasks: Sequence[Callable[[], float]]) -> list[float]:
         return [started.result() for started in [pool.submit(task) for task in tasks]]
 
 
-def fitted(pace: Pace, files: Files) -> Server:
-    """A line through the times alone, scaled so that the mix takes what it takes at capacity: of the time alone, some
-    is spent beside the worker's (decoding, answering), and overlaps with other requests' when there are any."""
-    slope, base = statistics.linear_regression(list(pace.alone), list(pace.alone.values()))
-    scale = 1 / pace.per_second / mean_alone(pace.alone, files)
+def fitted(alone: dict[int, float], scale: float) -> Server:
+    """A line through the times alone, times `scale`: of the time alone, some is spent beside the worker's (decoding,
+    answering), and overlaps with other requests' when there are any."""
+    slope, base = statistics.linear_regression(list(alone), list(alone.values()))
     return Server(rtf=slope * scale, per_file=max(0.0, base) * scale)
+
+
+def scale_meanwhile(trace: Sequence[tuple[float, float, float]], alone: dict[int, float]) -> float:
+    """Computing beside time alone, from a round itself: what never idles while there is work has computed for as long
+    as anything was there, whoever's turn it was."""
+    busy = until = 0.0
+    for moment, _, answer in trace:
+        if answer < math.inf:
+            busy += max(0.0, moment + answer - max(moment, until))
+            until = max(until, moment + answer)
+    return busy / sum(alone[int(audio)] for _, audio, answer in trace if answer < math.inf)
 
 
 def between(before: Pace, after: Pace) -> Pace:
@@ -181,30 +202,42 @@ def measure(model: str, files: Files, seconds: float) -> tuple[list[Pace], list[
                 answers = sent(service, arrivals)
                 share, average = others.share, round(os.getloadavg()[0], 2)
                 paces.append(paced(service, files))
-                pace = between(*paces[-2:])
-                server = fitted(pace, files)
-                failures = answers.count(math.inf)
-                wait, answer = compared(arrivals, answers, pace, server)
-                rounds.append(Round(load, len(answers), failures, server, wait, answer, share, average))
+                trace = [
+                    (moment, audio, answer) for (moment, audio), answer in zip(arrivals, answers, strict=True)
+                ]
+                rounds.append(compared(load, trace, between(*paces[-2:]), files, (share, average)))
     return paces, rounds
 
 
 def compared(
-    arrivals: Sequence[tuple[float, float]], answers: Sequence[float], pace: Pace, server: Server
-) -> tuple[Pair, Pair]:
-    """Waits and answers, measured and simulated; what failed is in neither."""
-    simulated = simulate([server], arrivals, RULES).waits
-    rows = [
-        (answer, wait, pace.alone[int(audio)])
-        for answer, wait, (_, audio) in zip(answers, simulated, arrivals, strict=True)
-        if answer < math.inf
-    ]
-    if not rows:
+    load: float,
+    trace: list[tuple[float, float, float]],
+    pace: Pace,
+    files: Files,
+    around: tuple[float, float],
+) -> Round:
+    """Waits and answers, measured and simulated; what failed is not counted.
+
+    Args:
+        around: what others took of the processors, and the load average.
+    """
+    counted = [answer < math.inf for _, _, answer in trace]
+    if not any(counted):
         raise BenchError("Every file failed; the log of the service says why.")
-    return (
-        Pair(spread([answer - alone for answer, _, alone in rows]), spread([wait for _, wait, _ in rows])),
-        Pair(spread([answer for answer, _, _ in rows]), spread([alone + wait for _, wait, alone in rows])),
+    alone = [pace.alone[int(audio)] for _, audio, _ in trace]
+    foretold = fitted(pace.alone, 1 / pace.per_second / mean_alone(pace.alone, files))
+    meanwhile = fitted(pace.alone, scale_meanwhile(trace, pace.alone))
+    arrivals = [(moment, audio) for moment, audio, _ in trace]
+    waits = [
+        [answer - own for (_, _, answer), own in zip(trace, alone, strict=True)],
+        *(simulate([server], arrivals, RULES).waits for server in (foretold, meanwhile)),
+    ]
+    answers = [[wait + own for wait, own in zip(row, alone, strict=True)] for row in waits]
+    wait, answer = (
+        Compared(*(spread([one for one, good in zip(row, counted, strict=True) if good]) for row in rows))
+        for rows in (waits, answers)
     )
+    return Round(load, foretold, meanwhile, wait, answer, *around, trace)
 
 
 class Others:
@@ -244,8 +277,7 @@ def page(
         "service and whatever else ran share these cores.",
         "",
         f"Files: {mix}. Between the rounds the service was measured alone and at",
-        f"capacity ({_CLIENTS} clients without a pause). The simulated instance of a round is fitted to what was",
-        "measured before and after it.",
+        f"capacity ({_CLIENTS} clients without a pause).",
         "",
         f"| measured | {' | '.join(f'{length} s alone' for length in paces[0].alone)} | files a second at most |",
         f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
@@ -257,32 +289,47 @@ def page(
         )
     lines += [
         "",
-        "Both saw the same arrivals. Wait is an answer's time less that of such a file alone. The ratio is measured",
-        "over simulated: above 1 the model promises too much.",
+        "Service and simulation saw the same arrivals. Wait is an answer's time less that of such a file alone.",
+        "Simulated twice: with the speed of before and after, and with the speed that the service had meanwhile, which",
+        "is the time that anything was there, over the work. Ratios are measured over simulated: above 1 the model",
+        "promises too much.",
         "",
-        "| round | load | | measured s | simulated s | ratio |",
-        "|---:|---:|---|---:|---:|---:|",
+        "| round | load | | measured s | simulated s, speed before and after | ratio | simulated s, meanwhile | ratio |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for number, one in enumerate(rounds, 1):
-        for what, pair in (("wait", one.wait), ("answer", one.answer)):
-            real, played = pair.measured, pair.simulated
+        for what, found in (("wait", one.wait), ("answer", one.answer)):
             start = f"| {number} | {one.load:.0%} | {what}"
-            lines.append(f"{start}, mean {_cells(real.mean, played.mean)}")
-            lines.append(f"{start}, 95 % within {_cells(real.p95, played.p95)}")
+            means = found.measured.mean, found.foretold.mean, found.meanwhile.mean
+            lines.append(f"{start}, mean {_cells(*means)}")
+            lines.append(
+                f"{start}, 95 % within {_cells(found.measured.p95, found.foretold.p95, found.meanwhile.p95)}"
+            )
     lines += ["", *(_told(number, one) for number, one in enumerate(rounds, 1))]
     return "\n".join(lines) + "\n"
 
 
-def _cells(measured: float, simulated: float) -> str:
-    return f"| {measured:.3f} | {simulated:.3f} | {measured / simulated if simulated else math.inf:.2f} |"
+def _cells(measured: float, *simulated: float) -> str:
+    cells = [f"{one:.3f} | {measured / one if one else math.inf:.2f}" for one in simulated]
+    return f"| {measured:.3f} | {' | '.join(cells)} |"
 
 
 def _told(number: int, one: Round) -> str:
+    slower = one.meanwhile.rtf / one.foretold.rtf
     return (
-        f"- Round {number}: {one.files} files, {one.failures} failed; other programs took {one.others:.0%} of the "
-        f"processors, load average {one.load_average} after it; simulated with RTF {one.server.rtf:.4f} and "
-        f"{one.server.per_file:.3f} s a file."
+        f"- Round {number}: {len(one.trace)} files, {one.failures} failed; other programs took {one.others:.0%} of the "
+        f"processors, load average {one.load_average} after it. Simulated with RTF {one.foretold.rtf:.4f} and "
+        f"{one.foretold.per_file:.3f} s a file; meanwhile each took {slower:.2f} times as long."
     )
+
+
+def _raw(one: Round) -> dict[str, Any]:
+    """A round for the JSON file; a line for each file of its trace."""
+    rows = [f"{moment:.4f} {audio:g} {answer:.4f}" for moment, audio, answer in one.trace]
+    return {
+        **asdict(one),
+        "trace": {"fields": "moment, seconds of audio, seconds to the answer", "rows": rows},
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -308,7 +355,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     name = Path(options.model).name
     raw = {"machine": machine, "model": name, "files": options.files}
-    raw |= {"paces": [asdict(one) for one in paces], "rounds": [asdict(one) for one in rounds]}
+    raw |= {"paces": [asdict(one) for one in paces], "rounds": [_raw(one) for one in rounds]}
     (folder / "capacity.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     (folder / "capacity.md").write_text(page(name, machine, files, paces, rounds), encoding="utf-8")
     print(page(name, machine, files, paces, rounds), end="")

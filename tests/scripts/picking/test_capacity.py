@@ -97,16 +97,24 @@ def test_at_half_load_the_wait_is_that_of_a_queue_and_within_it() -> None:
     assert level.wait.p95 > level.wait.mean > 0
 
 
+def test_times_leave_out_the_beginning_and_tell_how_sure_they_are() -> None:
+    """The first fifth is from an empty fleet; the error is that of a mean of twenty means."""
+    settled = [float(1 + place % 2) for place in range(20) for _ in range(4)]
+    found = capacity._times([100.0] * 20 + settled)
+    assert found.mean == 1.5 and found.p95 == 2.0
+    assert found.error == pytest.approx(statistics.stdev([1.0, 2.0] * 10) / 20**0.5)
+
+
 @pytest.mark.usefixtures("short_runs")
 def test_a_load_above_the_most_is_saturated_and_said_to_be() -> None:
     most = one_host().most
-    found = one_host(load=2 * most)
+    found = one_host(load=4 * most)
     asked = found.levels[-1]
     assert asked.asked and asked.saturated and asked.wait is None
-    assert asked.refused == pytest.approx(0.5)
+    assert asked.refused == pytest.approx(0.75)
     text = capacity.as_text(found)
     assert (
-        "saturate it: 200% of the most" in text and "50% of the audio is not done" in text and "grows" in text
+        "saturate it: 400% of the most" in text and "75% of the audio is not done" in text and "grows" in text
     )
     below = one_host(load=0.9 * most).levels
     assert [one.asked for one in below] == [False, False, True, False] and not any(
