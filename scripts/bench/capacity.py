@@ -294,7 +294,7 @@ def page(
         "is the time that anything was there, over the work. Ratios are measured over simulated: above 1 the model",
         "promises too much.",
         "",
-        "| round | load | | measured s | simulated s, speed before and after | ratio | simulated s, meanwhile | ratio |",
+        "| round | load | | measured s | simulated s, before and after | ratio | simulated s, meanwhile | ratio |",
         "|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for number, one in enumerate(rounds, 1):
