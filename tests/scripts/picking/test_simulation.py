@@ -170,6 +170,14 @@ def test_an_instance_refuses_what_would_wait_too_long_but_never_when_it_idles() 
     assert found.answers[-1] == pytest.approx(50.0)
 
 
+def test_rounding_refuses_nothing() -> None:
+    """Sums of many lengths leave a little behind; an idle instance takes a file that is longer than its queue."""
+    for seed in range(20):
+        sent = list(arrivals(1.0, 50, lambda chance: chance.uniform(0.1, 2.0), seed))
+        found = simulate([Server(0.1)], [*sent, (1e4, 5000.0)], Rules(segment=0.3, queue=4000.0))
+        assert found.refused == 0
+
+
 def test_requests_above_the_gateway_s_connections_wait_before_it_in_order() -> None:
     sent = [(0.0, 10.0), (1.0, 10.0), (2.0, 10.0)]
     found = simulate([Server(1.0)] * 3, sent, Rules(connections=1))
