@@ -79,6 +79,9 @@ bench-memory: .venv .venv-dev ## memory over one minute, one hour, ten hours; re
 bench-service: .venv-serve .venv-dev ## the service under load: start, memory, 64 clients, 1000 files (ARGS="--model PACK"); rewrites docs/benchmarks/service-*
 	@$(RUN_DEV) -m scripts.bench.service $(ARGS)
 
+bench-capacity: .venv-serve .venv-dev ## the capacity model's waits beside the service's, five minutes (ARGS="--model PACK"); rewrites docs/benchmarks/capacity.*
+	@$(RUN_DEV) -m scripts.bench.capacity $(ARGS)
+
 bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a small model; writes under build/
 	@$(RUN_DEV) -m scripts.bench --quick
 

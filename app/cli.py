@@ -34,7 +34,7 @@ from app.asr.subtitles import FORMATS
 from app.bench_command import bench
 from app.bench_command import declare as declare_bench
 from app.console import make_robust, printable, report, say, silence
-from app.doctor import doctor
+from app.doctor import Wanted, doctor
 from app.models_command import declare as declare_models
 from app.models_command import models
 from app.serve_command import declare as declare_serve
@@ -73,7 +73,8 @@ def main(
             return _pack(arguments, pack_model or _pack_model)
         if arguments.verb in _PLAIN_VERBS:
             return _PLAIN_VERBS[arguments.verb](arguments)
-        return doctor(as_json=arguments.json, model=arguments.model, device=arguments.device)
+        wanted = Wanted(arguments.model, arguments.device, arguments.capacity, arguments.load)
+        return doctor(as_json=arguments.json, wanted=wanted)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else DONE
     except AsrError as error:
@@ -159,6 +160,14 @@ def _parser() -> argparse.ArgumentParser:
     checks.add_argument(
         "--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="for --model"
     )
+    checks.add_argument(
+        "--capacity",
+        action="store_true",
+        help="also how many hours of audio a day this host transcribes; with --model its speed is measured",
+    )
+    checks.add_argument(
+        "--load", type=_hours, metavar="HOURS", help="the same, for so many hours of audio a day"
+    )
     return parser
 
 
@@ -241,6 +250,16 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return number
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0")
+    return hours
 
 
 def _device(text: str) -> str:

@@ -58,11 +58,26 @@ class Check:
     readings: dict[str, Any] = field(default_factory=dict)
 
 
-def doctor(*, as_json: bool, model: str | None = None, device: str = "auto") -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What to look at beside the machine: a model, and how much audio a day the host transcribes (`load`: whether so
+    many hours)."""
+
+    model: str | None = None
+    device: str = "auto"
+    capacity: bool = False
+    load: float | None = None
+
+
+def doctor(*, as_json: bool, wanted: Wanted | None = None) -> int:
     """Print all checks; returns 0, or 2 when one of them failed."""
+    wanted = wanted or Wanted()
     checks = list(examine())
-    if model is not None:
-        checks.append(check_model(EngineOptions(model, device=device)))
+    options = EngineOptions(wanted.model, device=wanted.device) if wanted.model is not None else None
+    if options is not None:
+        checks.append(check_model(options))
+    if wanted.capacity or wanted.load is not None:
+        checks.append(check_capacity(options, wanted.load))
     worst = FAIL if any(c.verdict == FAIL for c in checks) else OK
     if worst == OK and any(c.verdict == WARN for c in checks):
         worst = WARN
@@ -228,6 +243,33 @@ def check_model(options: EngineOptions) -> Check:
     }
     found = f"{opened.name} on {backend.device} in {backend.precision}: {told} ({why})"
     return Check("self-check", OK, found, readings=readings)
+
+
+def check_capacity(options: EngineOptions | None, load: float | None) -> Check:
+    """Hours of audio a day, at most and at a load; the speed is measured where a model is named."""
+    from app import capacity
+
+    try:
+        rtf = capacity.measured_rtf(options) if options is not None else None
+        answer = capacity.ask(rtf, load)
+    except ModuleNotFoundError as error:
+        return Check("capacity", FAIL, f"{error.name} is not installed", "Run `make demo`.")
+    except AsrError as error:
+        return Check("capacity", WARN, error.problem, error.fix)
+    level = next((one for one in answer["levels"] if one["asked"]), answer["levels"][1])
+    found = (
+        f"{answer['most_hours_per_day']:,.0f} hours of audio a day at most, limited by computing; "
+        f"{level['hours_per_day']:,.0f} hours are {level['load']:.0%}"
+    )
+    speed = f"(simulated; {'; '.join(answer['speeds'])})"
+    if level["saturated"]:
+        remedy = "Add hosts or a faster one, or send less: what is too much is refused (docs/capacity.md)."
+        return Check("capacity", WARN, f"{found}: too much {speed}", remedy, answer)
+    wait = level["wait_seconds"]
+    found += (
+        f": {wait['mean']:.1f} s of waiting on average, {wait['within_95_percent']:.0f} s or less for 95 %"
+    )
+    return Check("capacity", OK, f"{found} {speed}", readings=answer)
 
 
 def check_packs(directory: Path) -> Check:

@@ -141,6 +141,14 @@ class Service:
             total += int(found[1]) << 10 if found else 0
         return total
 
+    def processor_seconds(self) -> float:
+        """Processor time that the web process and its worker took so far."""
+        ticks = 0
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(120)

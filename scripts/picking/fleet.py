@@ -34,7 +34,8 @@ _SHAPE = Fields(
 
 @dataclass(frozen=True)
 class Row:
-    """Hosts of one kind. `hours`: audio a day of all of them, None where the speed is not known."""
+    """Hosts of one kind. `hours`: audio a day of all of them, None where the speed is not known. `rtfs`: of the
+    instances of one of them."""
 
     name: str
     count: int
@@ -42,6 +43,7 @@ class Row:
     plan: Plan
     hours: float | None
     basis: str
+    rtfs: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,18 @@ def _check_hosts(data: Mapping[str, Any], path: Path) -> None:
 
 def _row(row: Mapping[str, Any], folder: Path, table: Table) -> Row:
     host = load_host(folder / row["facts"])
-    made = plan(host, table)
-    hours = 0.0
+    return row_of(row["name"], row["count"], host, plan(host, table), row["rtf"])
+
+
+def row_of(name: str, count: int, host: Host, made: Plan, measured: float | None) -> Row:
+    """So many hosts alike. `measured`: the RTF of an instance there, in place of what the table knows."""
+    rtfs = tuple(one.speed.rtf if measured is None else measured for one in made.instances)
     basis = "nothing can run there" if not made.instances else "measured there"
-    for instance in made.instances:
-        rtf = row["rtf"] if row["rtf"] is not None else instance.speed.rtf
-        if row["rtf"] is None:
-            basis = instance.speed.basis
-        if rtf is None:
-            return Row(row["name"], row["count"], host, made, None, basis)
-        hours += 24 * USE / rtf
-    return Row(row["name"], row["count"], host, made, hours * row["count"], basis)
+    if made.instances and measured is None:
+        basis = made.instances[-1].speed.basis
+    known = [24 * USE / rtf for rtf in rtfs if rtf is not None]
+    hours = sum(known) * count if len(known) == len(rtfs) else None
+    return Row(name, count, host, made, hours, basis, rtfs)
 
 
 def as_json(fleet: FleetPlan) -> dict[str, Any]:

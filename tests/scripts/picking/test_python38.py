@@ -22,8 +22,8 @@ FILES = [
 ]
 # The standard library as far as it may be used; all of it is older than Python 3.8.
 ALLOWED = set(
-    "__future__ argparse dataclasses json math os pathlib platform re shutil signal subprocess sys textwrap typing "
-    "collections".split()
+    "__future__ argparse dataclasses heapq json math os pathlib platform random re shutil signal statistics "
+    "subprocess sys textwrap typing collections".split()
 )
 # Names that came after 3.8 and that one writes without thinking.
 NEWER = {
