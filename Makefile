@@ -67,7 +67,7 @@ coverage: .venv-dev ## the tests, and which lines they never ran
 test-e2e: .venv .venv-dev .venv-ops ## the tests that need a full-size model or a fresh environment, many minutes
 	@$(RUN_DEV) -m pytest -q -m "e2e and not fleet" tests/e2e
 
-test-fleet: .venv-dev .venv-ops ## provision a fleet of test hosts over SSH, upgrade it, break it; half an hour
+test-fleet: .venv-dev .venv-ops ## provision a fleet of test hosts over SSH, upgrade it, break it; twenty minutes
 	@$(RUN_DEV) -m pytest -q -m fleet tests/e2e
 
 bench: .venv .venv-dev .venv-bench ## measure against FunASR and funasr-onnx; rewrites docs/benchmarks/cpu.*
