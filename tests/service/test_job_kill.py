@@ -36,7 +36,7 @@ def accept(directory: Path, texts: list[str]) -> list[str]:
         upload.write_text(text, encoding="utf-8")
         jobs, _ = store.accept([NewJob(upload, f"{number}.wav", owner="", client=f"client {number % 2}")])
         ids.append(jobs[0].id)
-    store._database.executescript(WITNESS)
+    store._database.connection.executescript(WITNESS)
     store.close()
     return ids
 
