@@ -188,7 +188,7 @@ class JobRunner:
                 while self._may_take() and await self._take():
                     pass
             except sqlite3.Error as error:
-                LOG.error("the job database refused a change, it is tried again: %s", error)
+                LOG.warning("the job database refused a change, it is tried again: %s", error)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._something.wait(), min(self.rules.sweep_seconds, 60.0))
 
@@ -322,11 +322,8 @@ class JobRunner:
             total = running.run.progress[1] if running.run is not None else None
             try:
                 await asyncio.to_thread(self._store.add_segments, running.job.id, segments, total)
-            except (
-                sqlite3.Error,
-                OSError,
-            ) as error:  # then they are recognised again after a restart, no worse
-                LOG.error("finished segments of job %s could not be kept: %s", running.job.id, error)
+            except (sqlite3.Error, OSError) as error:  # after a restart they are recognised again, no worse
+                LOG.warning("finished segments of job %s could not be kept: %s", running.job.id, error)
             self.wake()  # a job that was suspected may run beside others now
 
     def _check_length(self, run: Run) -> None:
