@@ -104,6 +104,9 @@ dashboard-images: .venv-dev .venv-monitoring ## draw the dashboards from the end
 fuzz: .venv-serve .venv-fuzz ## send 10,000 random requests to a service of our own; none may fail it (ARGS="--cases N --minutes M")
 	@.venv-fuzz/bin/python -m scripts.fuzz $(ARGS)
 
+chaos: .venv-dev ## random faults against a real service under load; nothing may be lost (ARGS="--seed N --minutes M --write"); needs root for all of them
+	@$(RUN_DEV) -m tests.chaos $(ARGS)
+
 lock: ## rewrite requirements/*.txt from requirements/*.in (needs uv)
 	@python3 scripts/lock_requirements.py
 
