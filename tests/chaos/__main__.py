@@ -9,6 +9,7 @@ docs/benchmarks/chaos.*.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -36,6 +37,9 @@ def main() -> int:
     names = [name for name in FAULTS if not told.only or any(word in name for word in told.only)]
     if not names:
         parser.error(f"no fault has such a name; there are: {', '.join(FAULTS)}")
+    for name in list(os.environ):  # the service and its clients are alone, whatever is set at this keyboard
+        if name.startswith("ASR_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
     machine = describe({"service": Path(sys.executable)})
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,16 +18,21 @@ def small_volume(place: Path, mebibytes: int = 256) -> Iterator[str | None]:
     image = place.with_name(place.name + ".image")
     with image.open("wb") as file:
         file.truncate(mebibytes << 20)
-    made = subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=False, capture_output=True, text=True)
-    if made.returncode == 0:
-        made = subprocess.run(
-            ["mount", "-o", "loop", image, place], check=False, capture_output=True, text=True
-        )
+    reason = _refusal("mkfs.ext4", "-q", "-m", "0", image) or _refusal("mount", "-o", "loop", image, place)
     try:
-        yield made.stderr.strip() if made.returncode else None
+        yield reason
     finally:
-        if made.returncode == 0:
+        if reason is None:
             subprocess.run(["umount", place], check=False)
+
+
+def _refusal(*command: str | Path) -> str | None:
+    """Runs a command; gives why it failed, None when it did not."""
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        return f"there is no {command[0]}"
+    return None if done.returncode == 0 else done.stderr.strip()
 
 
 @contextlib.contextmanager
