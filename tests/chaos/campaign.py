@@ -14,6 +14,7 @@ from tests.chaos.faults import FAULTS, NotHere
 from tests.chaos.ledger import Ledger
 from tests.chaos.world import World, made_world
 from tests.support.service_process import service
+from tests.support.witness import endings
 
 RECORDINGS = DEMO_PACKS.parent / "recordings"
 FILES = [RECORDINGS / name for name in ("command-1.flac", "golden.wav", "names.ogg", "meeting.ogg")]
@@ -114,6 +115,9 @@ def _reckon_jobs(world: World, listed: Sequence[str], expected: Mapping[str, str
         ledger.count(f"jobs {what}", len(names))
         if names:
             ledger.wrong(f"jobs {what}: {sorted(names)}")
+    for name, times in endings(world.database).items():
+        if times > 1:
+            ledger.wrong(f"job {name} ended {times} times")
     for name in set(known) - lost:
         result = world.service.get(f"/v1/jobs/{name}/result?format=json")
         if result.status_code != 200 or result.json()["text"] != expected[known[name].file]:

@@ -21,6 +21,7 @@ from tests.chaos.network import GOOD, Line
 from tests.chaos.volume import filled
 from tests.chaos.world import World
 from tests.support.service_process import until
+from tests.support.witness import watch
 
 Fault = Callable[[World], None]
 
@@ -133,10 +134,11 @@ def job_database_damaged(world: World) -> None:
         _stop(world)
         jobs = world.data / "jobs"
         kind = world.random.choice([_cut, _spoilt, _emptied])
-        kind(jobs / "jobs.sqlite3")
+        kind(world.database)
         uploads, aside = set(os.listdir(jobs / "uploads")), set(jobs.glob("damaged-*"))
         world.ledger.forget_all()
         world.start()
+        watch(world.database)
         world.done_at_kill = 0.0
         found = set(jobs.glob("damaged-*")) - aside
         kept = {name for folder in found for name in os.listdir(folder / "uploads")}

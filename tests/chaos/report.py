@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ bad network. The service runs the demo model in a control group of 700 MiB, its 
 order of faults comes from the seed; what the service is doing when they come does not, so the counts differ.
 """
 _FOOT = """\
-Held as well, after each fault or at the end: the worker's restarts are counted, each with its cause; `asr_jobs` is what
-the list says; damaged databases are told, and their uploads kept; a damaged pack is named at `/readyz` and not served;
-a full disk leaves `/healthz`, `/readyz` and `/metrics` as they are; the exit code after SIGTERM is 0; no upload stays.
+Held as well, after each fault or at the end: no job ends twice, as a witness in the database tells; restarts of the
+worker are counted, each with its cause; `asr_jobs` is what the list says; damaged databases are told, and their uploads
+kept; a damaged pack is named at `/readyz` and not served; a full disk leaves `/healthz`, `/readyz` and `/metrics` as
+they are; the exit code after SIGTERM is 0; no upload stays.
 """
 _RIGHT = {
     "jobs accepted": "jobs accepted, those sent again included",
@@ -43,7 +43,7 @@ _RIGHT = {
 def write(outcome: Outcome, machine: dict[str, Any], seconds: float, folder: Path) -> str:
     """Writes chaos.md and chaos.json; gives the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    raw = {"machine": machine, "seconds_in_all": round(seconds), **dataclasses.asdict(outcome)}
+    raw = {"machine": machine, "seconds_in_all": round(seconds), **vars(outcome)}
     text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
     (folder / "chaos.json").write_text(text, encoding="utf-8")
     page = _page(outcome, machine, seconds)

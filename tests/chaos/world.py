@@ -20,6 +20,7 @@ from tests.chaos.network import BadNetwork
 from tests.chaos.volume import small_volume
 from tests.support.cgroup import Group, limited
 from tests.support.service_process import ServiceProcess, until
+from tests.support.witness import watch
 
 _MEMORY = 700 << 20  # bytes for the service; both its processes take about half of it
 
@@ -47,6 +48,11 @@ class World:
             # At once, so that all its memory counts there: else the kernel finds others larger than the worker.
             self.group.add(self.service.pid)
         self.service.wait_until_ready()
+
+    @property
+    def database(self) -> Path:
+        """Of the jobs."""
+        return self.data / "jobs" / "jobs.sqlite3"
 
     def metrics(self) -> dict[str, float]:
         """Samples by name with labels, as they are exported."""
@@ -95,4 +101,5 @@ def made_world(folder: Path, seed: int, ledger: Ledger) -> Iterator[World]:
         network = held.enter_context(contextlib.closing(BadNetwork(service.port, seed)))
         world = World(service, data, pack, network, group, no_volume, ledger, random.Random(seed))
         world.start()
+        watch(world.database)
         yield world
