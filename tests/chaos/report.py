@@ -60,7 +60,7 @@ def _page(outcome: Outcome, machine: dict[str, Any], seconds: float) -> str:
         _HEAD.format(seed=outcome.seed, **minutes, **machine),
         *("| fault | times |", "|---|---:|", *times, f"| all | {sum(outcome.faults.values())} |", ""),
         *("| what came of it | |", "|---|---:|", *results, wrong, ""),
-        *(f"- {text}" for text in outcome.violations),
+        *(f"- {text}\n" for text in outcome.violations),
         _FOOT,
     ]
     return "\n".join(lines)
