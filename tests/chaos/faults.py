@@ -141,7 +141,7 @@ def job_database_damaged(world: World) -> None:
         watch(world.database)
         world.done_at_kill = 0.0
         found = set(jobs.glob("damaged-*")) - aside
-        kept = {name for folder in found for name in os.listdir(folder / "uploads")}
+        kept = {path.name for folder in found for path in folder.glob("uploads/*")}
         if len(found) != 1 or kept != uploads:
             world.ledger.wrong(
                 f"{kind.__name__}: {len(found)} databases were set aside, uploads {kept ^ uploads}"
