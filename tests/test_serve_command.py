@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ import httpx
 import pytest
 
 from app.cli import main
-from app.serve_command import listen, run_until_told
-from tests.support.service import app_in, until
+from app.serve_command import Told, listen, run_until_told
+from tests.fakes.recogniser import FakeRecogniser
+from tests.support.service import app_in, until, wav
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "app" / "demo" / "recordings" / "meeting.ogg"
@@ -133,3 +135,33 @@ def test_an_address_that_is_taken_stops_the_start(tmp_path: Path, capsys: pytest
         port = str(other.getsockname()[1])
         assert main(["serve", "--data-dir", str(tmp_path), "--port", port]) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_request_that_a_second_signal_cuts_off_is_told_so(tmp_path: Path) -> None:
+    """Not the web server's bare 500: the client may send it again."""
+    recogniser = FakeRecogniser([3600.0])
+    app = app_in(tmp_path, recogniser, grace_seconds=30)
+    settings = app.state.service.settings
+    listener, told, answers = listen(settings), Told(), list[httpx.Response]()
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def ask() -> None:
+        form = {"files": {"file": ("a.wav", wav())}, "data": {"model": "whisper-1"}}
+        answers.append(httpx.post(f"{address}/v1/audio/transcriptions", timeout=20, **form))  # type: ignore[arg-type]
+
+    client = threading.Thread(target=ask)
+
+    async def life() -> int:
+        running = asyncio.create_task(run_until_told(app, settings, listener, asyncio.Event(), told))
+        client.start()
+        await asyncio.to_thread(until, lambda: recogniser.running)
+        assert told.server is not None
+        for _ in range(2):
+            told.server.handle_exit(signal.SIGTERM, None)
+        return await running
+
+    assert asyncio.run(asyncio.wait_for(life(), 20)) == 0
+    client.join(20)
+    [answer] = answers
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+    assert answer.headers["retry-after"] == "5"

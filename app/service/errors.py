@@ -7,7 +7,8 @@
         ├── TooLong        more seconds of audio than a file may have
         ├── Overloaded     enough work is waiting; come back later
         ├── TimedOut       the client sent, or the engine worked, for too long
-        └── ShuttingDown   no new work, the service is about to end
+        ├── ShuttingDown   no new work, the service is about to end
+        └── JobsUnavailable   the jobs on the disk cannot be read or written
 
 The body is OpenAI's error object for all of them, for the engine's errors and for those of the framework.
 What is logged and counted is logs.py's part.
@@ -108,6 +109,16 @@ class ShuttingDown(ServiceError):  # noqa: N818
         )
 
 
+class JobsUnavailable(ServiceError):  # noqa: N818
+    """The jobs on the disk cannot be read or written; `may_pass` when asking again later may help."""
+
+    RETRY = 30  # seconds
+
+    def __init__(self, problem: str, *, fix: str, may_pass: bool) -> None:
+        super().__init__(problem, fix=fix)
+        self.may_pass = may_pass
+
+
 @dataclass(frozen=True)
 class Failure:
     """An error as HTTP sees it."""
@@ -134,6 +145,9 @@ def failure_of(error: AsrError) -> Failure:
         return Failure(
             408 if error.client else 504, message, INVALID if error.client else SERVER, None, "timeout"
         )
+    if isinstance(error, JobsUnavailable):
+        later = (("Retry-After", str(error.RETRY)),) if error.may_pass else ()
+        return Failure(503, message, SERVER, None, "jobs_unavailable", later)
     headers = (("Retry-After", error.header),) if isinstance(error, Overloaded) else ()
     for kind, (status, word, param, code, retry) in _ANSWERS.items():
         if isinstance(error, kind):

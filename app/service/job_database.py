@@ -1,6 +1,7 @@
-"""The database file of jobs: its tables, how it is opened, and making sure that something is on the disk.
+"""The database file of jobs: its tables, how it is opened and used, what its refusals mean, and making sure that
+something is on the disk.
 
-What is written into the tables, and when, is job_store.py's part.
+What is written into the tables, and when, is job_store.py's part; a damaged file is job_damage.py's.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from app.asr.errors import InputError
+from app.service.errors import JobsUnavailable
 
-_SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1
+TABLES = ("jobs", "segments", "results", "keys")
 _SCHEMA = """
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -84,20 +90,73 @@ LIMIT 1
 """
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Opens the database, with its tables; usable from any thread, one at a time.
+class Database:
+    """The open database, made when it is missing; usable from any thread, one at a time.
+
+    Args:
+        on_error: told whenever it refuses to read or to change something.
 
     Raises:
         InputError: a newer program wrote it.
-        sqlite3.Error: it is damaged or cannot be written.
+        OSError, sqlite3.Error: it cannot be read or written.
     """
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-    try:
-        _prepare(database, path)
-    except BaseException:
-        database.close()
-        raise
-    return database
+
+    def __init__(self, path: Path, on_error: Callable[[], None] = lambda: None) -> None:
+        self._mutex, self._on_error = threading.RLock(), on_error
+        if not path.exists():
+            _begin(path)
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        try:
+            _prepare(self.connection, path)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        with self._mutex:
+            self.connection.close()
+
+    @contextmanager
+    def using(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread."""
+        with self._mutex:
+            try:
+                yield self.connection
+            except sqlite3.IntegrityError:  # an answer: this row is there already
+                raise
+            except sqlite3.Error:
+                self._on_error()
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for changes that are made together or not at all."""
+        with self.using() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def change(self, statement: str, *values: Any) -> None:
+        """One change."""
+        with self.transaction() as connection:
+            connection.execute(statement, values)
+
+
+def _begin(path: Path) -> None:
+    """A new database appears whole, so that an empty file is always one that has lost what it held."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+        database.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+    sync(draft)
+    draft.rename(path)
+    sync(path.parent)
 
 
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
@@ -107,13 +166,43 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA secure_delete = ON")  # a deleted transcript is gone from the file
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > _SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise InputError(
             f"The jobs in {path} were written by a newer version of this program",
             fix="Start that version, or give another data directory.",
         )
-    if version == 0:
-        database.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that the file itself is wrong: malformed, or no database at all."""
+    # Its other errors are subclasses; the codes are not there before Python 3.11.
+    return type(error) is sqlite3.DatabaseError
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the disk, the file or another program is the cause, and not how we asked."""
+    return isinstance(error, sqlite3.OperationalError) or is_damage(error)
+
+
+def unavailable(error: sqlite3.Error) -> JobsUnavailable:
+    """What a client is told when the database refused to read or to change something."""
+    if is_damage(error):
+        return JobsUnavailable(
+            f"The jobs of this service cannot be read, their database is damaged ({error})",
+            fix="Its operator must start it again: it then sets the damaged database aside and begins a new one.",
+            may_pass=False,
+        )
+    if "readonly" in str(error):
+        return JobsUnavailable(
+            f"The jobs of this service cannot be changed, their disk is read-only ({error})",
+            fix="Its operator must make the data directory writable.",
+            may_pass=False,
+        )
+    return JobsUnavailable(
+        f"The jobs of this service cannot be read or written now ({error})",
+        fix=f"Send the request again in {JobsUnavailable.RETRY} seconds; its operator sees to room on its disk.",
+        may_pass=True,
+    )
 
 
 def lock_file(path: Path) -> BinaryIO:

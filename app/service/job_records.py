@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,14 @@ class Ending:
     fix: str | None = None
     worked_seconds: float = 0.0
     audio_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class JobCounts:
+    """Jobs by state, and damaged databases that lie aside; None for what cannot be read now."""
+
+    by_state: Mapping[str, int] | None
+    set_aside: int | None
 
 
 @dataclass(frozen=True)

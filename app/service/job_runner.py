@@ -19,6 +19,7 @@ from app.asr.errors import AsrError, InputError, MemoryShortageError
 from app.asr.subtitles import ResultDetails
 from app.asr.transcript import Transcript
 from app.service.errors import Overloaded, ShuttingDown, TooLong, failure_of
+from app.service.job_database import is_refusal
 from app.service.job_records import Ending, Job, result_of
 from app.service.job_store import JobStore
 from app.service.recognising import Recognising, RecognitionRequest, Run, StoredSegment
@@ -186,8 +187,8 @@ class JobRunner:
                     await asyncio.to_thread(self._store.sweep, self.rules.keep_seconds, self.rules.keep_bytes)
                 while self._may_take() and await self._take():
                     pass
-            except sqlite3.Error:
-                LOG.exception("the job database refused a change; it is tried again")
+            except sqlite3.Error as error:
+                LOG.warning("the job database refused a change, it is tried again: %s", error)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._something.wait(), min(self.rules.sweep_seconds, 60.0))
 
@@ -243,9 +244,6 @@ class JobRunner:
             except ShuttingDown:
                 await asyncio.sleep(_RETRY_SECONDS)  # until this runner is closed too
                 return None
-            except sqlite3.OperationalError as error:  # a full disk is not the job's fault
-                LOG.warning("job %s waits, the job database refused a change: %s", job.id, error)
-                await asyncio.sleep(_RETRY_SECONDS)
             except AsrError as error:
                 if not isinstance(error, InputError) and self._recogniser.status().state == "failed":
                     return None
@@ -254,7 +252,11 @@ class JobRunner:
                     continue
                 code = failure_of(error).code or "failed"
                 return self._failed(running, code, self._clean(job, error.problem), error.fix)
-            except Exception:
+            except Exception as error:
+                if is_refusal(error):  # a full disk is not the job's fault
+                    LOG.warning("job %s waits, the job database refused a change: %s", job.id, error)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
                 LOG.exception("job %s met an error of the service itself", job.id)
                 fix = "Send it again; if it fails again, report it with the log of the service."
                 return self._failed(running, "internal_error", "The service failed inside", fix)
@@ -320,8 +322,8 @@ class JobRunner:
             total = running.run.progress[1] if running.run is not None else None
             try:
                 await asyncio.to_thread(self._store.add_segments, running.job.id, segments, total)
-            except (sqlite3.Error, OSError):  # then they are recognised again after a restart, no worse
-                LOG.exception("finished segments of job %s could not be kept", running.job.id)
+            except (sqlite3.Error, OSError) as error:  # after a restart they are recognised again, no worse
+                LOG.warning("finished segments of job %s could not be kept: %s", running.job.id, error)
             self.wake()  # a job that was suspected may run beside others now
 
     def _check_length(self, run: Run) -> None:
@@ -350,20 +352,20 @@ class JobRunner:
         return self._store.get(job.id) or job
 
     async def _insist(self, change: Callable[[], _T]) -> _T:
-        """Makes a change that must be made: through cancellation, and again while the disk refuses it."""
+        """Does with the store what must be done: through cancellation, and again while the disk refuses it."""
         while True:
             attempt = asyncio.ensure_future(asyncio.to_thread(change))
             await _see_through(attempt)
             error = attempt.exception()
             if error is None:
                 return attempt.result()
-            LOG.error("the end of a job could not be written: %s", error)
+            LOG.error("the state of a job could not be read or written: %s", error)
             if self._closing or not isinstance(error, (sqlite3.Error, OSError)):
                 raise error
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _now(self, job: Job) -> Job:
-        return await asyncio.to_thread(self._store.get, job.id) or job
+        return await self._insist(lambda: self._store.get(job.id)) or job
 
     def _failed(self, running: _Running, code: str, problem: str, fix: str) -> Ending:
         return Ending(

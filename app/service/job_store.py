@@ -8,21 +8,24 @@ transaction. Who runs jobs is job_runner.py; HTTP is jobs.py. All methods block,
     incoming/       uploads on their way; emptied at start
     uploads/        one file for each job that has not ended, named by the job's id
     lock            held while a process uses the directory
+    damaged-DATE/   a database that could not be used any more, see job_damage.py
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import secrets
 import sqlite3
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.asr.errors import OutputError, ResourceError
-from app.service.job_database import DEATH, DEATH_AT_WORK, NEXT_JOB, lock_file, open_database, sync
+from app.asr.errors import ResourceError
+from app.service.clock import SETTLE_SECONDS, Clock
+from app.service.errors import JobsUnavailable
+from app.service.job_damage import DATABASE, UPLOADS, count_set_aside, see_to_damage
+from app.service.job_database import DEATH, DEATH_AT_WORK, NEXT_JOB, Database, lock_file, sync
 from app.service.job_records import (
     ENDED,
     SERVICE_DIED,
@@ -38,27 +41,36 @@ from app.service.job_records import (
 )
 from app.service.recognising import StoredSegment
 
+LOG = logging.getLogger(__name__)
+
 
 class JobStore:
-    """The jobs of one service.
+    """The jobs of one service. A database that is damaged is set aside when it is opened, see job_damage.py.
 
     Args:
         directory: made when it is missing; one process at a time may use it.
+        on_error: told whenever the database refuses to read or to change something; from any thread.
 
     Raises:
         InputError: another process uses the directory, or a newer program wrote it.
         ResourceError: it cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._incoming, self._uploads = directory / "incoming", directory / "uploads"
-        self._mutex = threading.RLock()
+    def __init__(
+        self, directory: Path, *, on_error: Callable[[], None] = lambda: None, clock: Clock | None = None
+    ) -> None:
+        self._directory, self._clock = directory, clock or Clock()
+        self._incoming, self._uploads = directory / "incoming", directory / UPLOADS
+        self._since, self._step = self._clock.now(), 0.0
         try:
-            for folder in (directory, self._incoming, self._uploads):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = lock_file(directory / "lock")
             try:
-                self._database = open_database(directory / "jobs.sqlite3")
+                see_to_damage(directory)
+                for folder in (self._incoming, self._uploads):
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                self._database = Database(directory / DATABASE, on_error)
+                self._remove_strays()
             except BaseException:
                 self._lock.close()
                 raise
@@ -67,13 +79,16 @@ class JobStore:
                 f"The jobs in {directory} cannot be opened ({error})",
                 fix="Give a data directory on a local disk that this user may write to and that has room.",
             ) from error
-        self._remove_strays()
 
     def close(self) -> None:
         """Lets go of the database and the directory; nothing is lost without it."""
-        with self._mutex:
-            self._database.close()
-            self._lock.close()
+        self._database.close()
+        self._lock.close()
+
+    @property
+    def set_aside(self) -> int:
+        """How many damaged databases lie aside. Raises OSError when that cannot be seen."""
+        return count_set_aside(self._directory)
 
     # Taking jobs in.
 
@@ -96,7 +111,7 @@ class JobStore:
 
         Raises:
             KeyReusedError: the key was used with another fingerprint.
-            OutputError: the disk does not take them.
+            JobsUnavailable, sqlite3.Error: the disk does not take them.
         """
         owner = jobs[0].owner
         known = self.known(owner, key, fingerprint) if key is not None else None
@@ -111,10 +126,11 @@ class JobStore:
             if known is None:
                 raise
             return known, False
-        except (OSError, sqlite3.Error) as error:
-            raise OutputError(
-                f"The job could not be written to disk ({error})",
-                fix="Free space in the service's data directory, then send it again.",
+        except OSError as error:
+            raise JobsUnavailable(
+                f"The job could not be written to disk ({error.strerror or error})",
+                fix="Send it again when its operator has made room in the data directory.",
+                may_pass=True,
             ) from error
 
     def _take_in(self, jobs: Sequence[NewJob], key: str | None, fingerprint: str) -> str:
@@ -126,9 +142,9 @@ class JobStore:
                 sync(job.upload)
                 job.upload.rename(self._uploads / name)
             sync(self._uploads)
-            with self._transaction() as database:
+            with self._database.transaction() as database:
                 if key is not None:
-                    values = (jobs[0].owner, key, fingerprint, batch, time.time())
+                    values = (jobs[0].owner, key, fingerprint, batch, self._clock.now())
                     database.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?)", values)
                 for job, name in zip(jobs, ids, strict=True):
                     self._insert(database, job, name, batch)
@@ -145,8 +161,8 @@ class JobStore:
         Raises:
             KeyReusedError: it was used with another fingerprint.
         """
-        with self._mutex:
-            row = self._database.execute(
+        with self._database.using() as database:
+            row = database.execute(
                 "SELECT fingerprint, batch FROM keys WHERE owner = ? AND key = ?", (owner, key)
             ).fetchone()
         if row is None:
@@ -179,8 +195,8 @@ class JobStore:
 
     def ahead(self, job: Job) -> tuple[int, float]:
         """Waiting jobs that are older, and their seconds of audio still to do, as far as those are known."""
-        with self._mutex:
-            row = self._database.execute(
+        with self._database.using() as database:
+            row = database.execute(
                 "SELECT count(*), coalesce(sum(total_seconds - done_seconds), 0.0) FROM jobs "
                 "WHERE state = 'queued' AND seq < (SELECT seq FROM jobs WHERE id = ?)",
                 (job.id,),
@@ -189,8 +205,8 @@ class JobStore:
 
     def result(self, job_id: str) -> Result | None:
         """What came of a job that is done."""
-        with self._mutex:
-            row = self._database.execute(
+        with self._database.using() as database:
+            row = database.execute(
                 "SELECT details, transcript FROM results WHERE seq = (SELECT seq FROM jobs WHERE id = ?)",
                 (job_id,),
             ).fetchone()
@@ -198,8 +214,8 @@ class JobStore:
 
     def totals(self) -> Totals:
         """How much there is now."""
-        with self._mutex:
-            rows = self._database.execute(
+        with self._database.using() as database:
+            rows = database.execute(
                 "SELECT state, count(*), sum(bytes), sum(result_bytes) FROM jobs GROUP BY 1"
             )
             found = rows.fetchall()
@@ -212,8 +228,8 @@ class JobStore:
 
     def segments(self, job_id: str) -> list[StoredSegment]:
         """What was recognised of a job that has not ended, in order."""
-        with self._mutex:
-            rows = self._database.execute(
+        with self._database.using() as database:
+            rows = database.execute(
                 "SELECT place, start, overlap, duration, tokens, words FROM segments "
                 "WHERE seq = (SELECT seq FROM jobs WHERE id = ?) ORDER BY place",
                 (job_id,),
@@ -240,7 +256,7 @@ class JobStore:
     def claim(self) -> Job | None:
         """Takes the next job to run, or None. One that is under suspicion, see `begin`, runs alone: should the process
         die again, no other job is blamed for it."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             row = database.execute(NEXT_JOB).fetchone()
             if row is None:
                 return None
@@ -251,25 +267,25 @@ class JobStore:
                 return None
             database.execute(
                 "UPDATE jobs SET state = 'running', alone = suspicion > 0, started = ? WHERE seq = ?",
-                (time.time(), row["seq"]),
+                (self._clock.now(), row["seq"]),
             )
             return job_of(database.execute("SELECT * FROM jobs WHERE seq = ?", (row["seq"],)).fetchone())
 
     def begin(self, job_id: str) -> None:
         """From here on, a running job may be what brings the process down. It is at stake until it has a new segment;
         less so once it has passed those that were kept, see `lives`: then it was just as likely killed."""
-        self._execute("UPDATE jobs SET stake = ? WHERE id = ? AND state = 'running'", DEATH, job_id)
+        self._database.change("UPDATE jobs SET stake = ? WHERE id = ? AND state = 'running'", DEATH, job_id)
 
     def lives(self, job_id: str) -> None:
         """A running job has got as far as its kept segments reach."""
-        self._execute("UPDATE jobs SET stake = min(stake, ?) WHERE id = ?", DEATH_AT_WORK, job_id)
+        self._database.change("UPDATE jobs SET stake = min(stake, ?) WHERE id = ?", DEATH_AT_WORK, job_id)
 
     def release(self, job_id: str) -> None:
         """Puts a running job back into the queue in good order: nothing is held against it for this run."""
         self._back(job_id, 0)
 
     def _back(self, job_id: str, more: int) -> None:
-        self._execute(
+        self._database.change(
             "UPDATE jobs SET state = 'queued', alone = 0, stake = 0, suspicion = suspicion + ? "
             "WHERE id = ? AND state = 'running'",
             *(more, job_id),
@@ -279,7 +295,7 @@ class JobStore:
         self, job_id: str, segments: Sequence[StoredSegment], total_seconds: float | None
     ) -> None:
         """Keeps finished segments of a running job; it has shown that it can be worked on."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             row = database.execute(
                 "SELECT seq FROM jobs WHERE id = ? AND state = 'running'", (job_id,)
             ).fetchone()
@@ -300,13 +316,14 @@ class JobStore:
 
     def ask_to_cancel(self, job_id: str) -> bool:
         """Cancels a waiting job and returns True; marks a running one, so that it is cancelled even after kill -9."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute("UPDATE jobs SET cancel = 1 WHERE id = ? AND state = 'running'", (job_id,))
         return self.end(job_id, Ending("cancelled"), of="queued")
 
     def end(self, job_id: str, ending: Ending, of: str = "running") -> bool:
         """Ends a job with all that belongs to it, once; False when it was not in the state `of`."""
-        with self._transaction() as database:
+        self._see_to_clock()
+        with self._database.transaction() as database:
             row = database.execute("SELECT seq FROM jobs WHERE id = ? AND state = ?", (job_id, of)).fetchone()
             if row is None:
                 return False
@@ -321,62 +338,66 @@ class JobStore:
                 "worked_seconds = ?, done_seconds = coalesce(?, done_seconds), "
                 "total_seconds = coalesce(?, total_seconds) WHERE seq = ?",
                 (
-                    *(ending.state, time.time(), ending.code, ending.problem, ending.fix),
+                    *(ending.state, self._clock.now(), ending.code, ending.problem, ending.fix),
                     len(result.transcript) + len(result.details) if result else 0,
                     *(ending.worked_seconds, ending.audio_seconds, ending.audio_seconds, seq),
                 ),
             )
-        self.upload(job_id).unlink(missing_ok=True)
+        self._remove_upload(job_id)
         return True
 
     # Forgetting.
 
     def delete(self, job_id: str) -> bool:
         """Removes a job that is not running, with all that belongs to it; False when it runs or is not there."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             done = database.execute("DELETE FROM jobs WHERE id = ? AND state <> 'running'", (job_id,))
         if done.rowcount:
-            self.upload(job_id).unlink(missing_ok=True)
+            self._remove_upload(job_id)
         return done.rowcount > 0
 
+    def _remove_upload(self, job_id: str) -> None:
+        with contextlib.suppress(OSError):  # its job has ended all the same; the next start removes it
+            self.upload(job_id).unlink(missing_ok=True)
+
     def sweep(self, keep_seconds: float, keep_bytes: int) -> int:
-        """Forgets ended jobs that are too old, then the oldest until what is held fits; returns how many."""
-        oldest = time.time() - keep_seconds
-        too_old = self._jobs("WHERE ended < ?", oldest)
-        forgotten = sum(self.delete(job.id) for job in too_old)
+        """Forgets ended jobs that are too old, then the oldest until what is held fits; returns how many.
+
+        Nothing is too old until the clock has gone on for an hour without being set: it may be set right yet.
+        """
+        self._see_to_clock()
+        forgotten = 0
+        if self._clock.settled(min(SETTLE_SECONDS, keep_seconds)):
+            oldest = self._clock.now() - keep_seconds
+            forgotten = sum(self.delete(job.id) for job in self._jobs("WHERE ended < ?", oldest))
+            unused = "DELETE FROM keys WHERE created < ? AND batch NOT IN (SELECT batch FROM jobs)"
+            self._database.change(unused, oldest)
         held = self.totals().bytes
         for job in self._jobs("WHERE ended IS NOT NULL ORDER BY ended") if held > keep_bytes else []:
             if held <= keep_bytes:
                 break
             forgotten += self.delete(job.id)
             held -= job.result_bytes
-        with self._transaction() as database:
-            database.execute(
-                "DELETE FROM keys WHERE created < ? AND batch NOT IN (SELECT batch FROM jobs)", (oldest,)
-            )
         return forgotten
+
+    def _see_to_clock(self) -> None:
+        """When the clock was set, jobs that were seen to end before that get their end in the new time."""
+        with self._database.using():
+            self._step += self._clock.look()
+            if self._step:
+                LOG.warning(
+                    "the clock was set by %+.0f s; no job is forgotten for its age for now", self._step
+                )
+                self._database.change(
+                    "UPDATE jobs SET ended = ended + ? WHERE ended >= ?", self._step, self._since
+                )
+                self._since, self._step = self._since + self._step, 0.0
 
     # The database.
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    def _execute(self, change: str, *values: Any) -> None:
-        with self._transaction() as database:
-            database.execute(change, values)
-
     def _jobs(self, where: str, *values: Any) -> list[Job]:
-        with self._mutex:
-            return [job_of(row) for row in self._database.execute(f"SELECT * FROM jobs {where}", values)]  # noqa: S608 - our own text
+        with self._database.using() as database:
+            return [job_of(row) for row in database.execute(f"SELECT * FROM jobs {where}", values)]  # noqa: S608 - our own text
 
     def _insert(self, database: sqlite3.Connection, job: NewJob, name: str, batch: str) -> None:
         database.execute(
@@ -384,14 +405,14 @@ class JobStore:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(name, batch, job.owner, job.client, job.name, (self._uploads / name).stat().st_size),
-                *(job.hotwords, ",".join(job.formats), time.time(), job.total_seconds),
+                *(job.hotwords, ",".join(job.formats), self._clock.now(), job.total_seconds),
             ),
         )
 
     def _remove_strays(self) -> None:
         """Files that no job stands for: uploads that were cut off, and what a killed process was about to remove."""
-        with self._mutex:
-            rows = self._database.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+        with self._database.using() as database:
+            rows = database.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
             wanted = {row["id"] for row in rows}
         for folder in (self._incoming, self._uploads):
             for path in folder.iterdir():

@@ -7,8 +7,10 @@ by everybody where the service needs no key. Running them is job_runner.py's par
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -17,11 +19,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
-from app.asr.errors import InputError
+from app.asr.errors import InputError, ResourceError
 from app.asr.subtitles import FORMATS, SUFFIXES, render
 from app.service.admission import seconds_of
 from app.service.errors import Overloaded, RequestError, ShuttingDown, TooLong
-from app.service.job_records import ENDED, STATES, Job, NewJob, Result, transcript_of
+from app.service.job_records import ENDED, STATES, Job, JobCounts, NewJob, Result, transcript_of
 from app.service.job_runner import JobRules, JobRunner
 from app.service.job_store import JobStore
 from app.service.job_views import FORM, MAX_FILES, DeletedJob, JobList, JobView, view_of
@@ -52,6 +54,7 @@ class Jobs:
     Args:
         rules: how they are run and kept; from the settings without it.
         on_end: told of each job that has ended.
+        on_error: told whenever the disk refuses to read or to change a job; from any thread.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Jobs:
         recogniser: Recognising,
         rules: JobRules | None = None,
         on_end: Callable[[Job], None] | None = None,
+        on_error: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self._recogniser, self._on_end = settings, recogniser, on_end
+        self.settings, self._recogniser = settings, recogniser
+        self._on_end, self._on_error = on_end, on_error
         self.rules = rules or JobRules(
             at_once=settings.jobs_at_once,
             longest_seconds=settings.max_audio_seconds,
@@ -76,9 +81,17 @@ class Jobs:
         Raises:
             InputError, ResourceError: the data directory cannot be used.
         """
-        store = await asyncio.to_thread(JobStore, self.settings.data_dir / "jobs")
+        directory = self.settings.data_dir / "jobs"
+        store = await asyncio.to_thread(JobStore, directory, on_error=self._on_error)
         runner = JobRunner(store, self._recogniser, self.rules, self._on_end)
-        await runner.start()
+        try:
+            await runner.start()
+        except sqlite3.Error as error:
+            await asyncio.to_thread(store.close)
+            raise ResourceError(
+                f"The jobs in {directory} cannot be taken up ({error})",
+                fix="Make room on the disk of the data directory, and see that it is writable.",
+            ) from error
         self._opened = store, runner
 
     async def close(self, grace_seconds: float = 0.0) -> None:
@@ -101,6 +114,16 @@ class Jobs:
         if self._opened is None:
             raise ShuttingDown
         return self._opened[1]
+
+    def counts(self) -> JobCounts:
+        """For the metrics; blocks. What cannot be read is None."""
+        by_state: Mapping[str, int] | None = None
+        set_aside: int | None = None
+        with contextlib.suppress(sqlite3.Error, ShuttingDown):
+            by_state = self.store.totals().jobs
+        with contextlib.suppress(OSError, ShuttingDown):
+            set_aside = self.store.set_aside
+        return JobCounts(by_state, set_aside)
 
     def router(self) -> APIRouter:
         """The addresses below /v1/jobs."""

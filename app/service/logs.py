@@ -6,6 +6,7 @@ when nothing else did. Headers, query strings, file names and what was said are 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -16,7 +17,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.service.errors import internal_failure
+from app.service.errors import ShuttingDown, failure_of, internal_failure
 from app.service.metrics import Metrics
 from app.service.security import DOCS, header_of
 from app.service.uploads import StoredFile
@@ -80,6 +81,13 @@ class Observed:
         started, answer = time.monotonic(), _Answer(send, record.id)
         try:
             await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:  # the service ends, and waits no longer
+            record.outcome = "shutting_down"
+            if answer.code:
+                raise  # half an answer must not look like a whole one
+            failure = failure_of(ShuttingDown())
+            told = JSONResponse(failure.body, failure.status, headers=dict(failure.headers))
+            await told(scope, receive, answer.send)
         except Exception:
             LOG.exception("a fault while answering", extra={"fields": {"id": record.id}})
             record.outcome = "internal_error"

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -22,6 +24,7 @@ from app.service import funasr_socket, health, transcriptions
 from app.service.admission import Admission
 from app.service.context import Service
 from app.service.errors import Failure, failure_of, failure_of_status
+from app.service.job_database import is_refusal, unavailable
 from app.service.job_records import Job
 from app.service.jobs import Jobs
 from app.service.logs import CLIENT_GONE, Observed, record_of
@@ -34,6 +37,7 @@ from app.service.uploads import remove_leftovers
 if TYPE_CHECKING:
     from app.service.page.gate import Page
 
+LOG = logging.getLogger(__name__)
 VERSION = "0.1.0"
 
 
@@ -60,8 +64,8 @@ def create_app(settings: Settings, recogniser: OwnedRecogniser) -> FastAPI:
         if job.state == "done" and job.total_seconds is not None:
             service.metrics.recognised(job.total_seconds, job.worked_seconds)
 
-    jobs = Jobs(settings, recogniser, on_end=job_ended)
-    service.metrics.count_jobs = lambda: jobs.store.totals().jobs
+    jobs = Jobs(settings, recogniser, on_end=job_ended, on_error=service.metrics.job_database_errors.inc)
+    service.metrics.count_jobs = jobs.counts
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -124,6 +128,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         failure = failure_of(error) if isinstance(error, AsrError) else failure_of_status(500, "")
         return _answer(request, failure)
 
+    async def by_job_database(request: Request, error: Exception) -> Response:
+        if not isinstance(error, sqlite3.Error) or not is_refusal(error):
+            raise error  # a fault of ours
+        LOG.error("the job database refused a request: %s", error)
+        return _answer(request, failure_of(unavailable(error)))
+
     async def by_framework(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return _answer(request, failure_of_status(500, ""))
@@ -148,6 +158,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return Response(status_code=CLIENT_GONE)  # nobody reads it
 
     app.add_exception_handler(AsrError, expected)
+    app.add_exception_handler(sqlite3.Error, by_job_database)
     app.add_exception_handler(HTTPException, by_framework)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ClientDisconnect, gone)

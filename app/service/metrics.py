@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from app.service.job_records import STATES
+from app.service.job_records import STATES, JobCounts
 from app.service.recognising import EngineStatus
 from app.service.worker import CAUSES
 
@@ -37,7 +37,7 @@ DEVICE_MEMORY = (
 class Metrics:
     """All metrics of one service.
 
-    `count_jobs` gives the number of jobs by state; it may take its time, since it is asked in a thread.
+    `count_jobs` tells of the jobs, as far as they can be read; it may take its time, since it is asked in a thread.
     """
 
     def __init__(self, status: Callable[[], EngineStatus], *, image: str, version: str) -> None:
@@ -63,7 +63,17 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("asr_jobs", "Jobs on the disk, by state", ["state"], registry=self.registry)
-        self.count_jobs: Callable[[], Mapping[str, int]] | None = None
+        self.job_database_errors = Counter(
+            "asr_job_database_errors",
+            "Readings and changes of jobs that the disk refused",
+            registry=self.registry,
+        )
+        self.job_databases_set_aside = Gauge(
+            "asr_job_databases_set_aside",
+            "Damaged job databases that lie in the data directory",
+            registry=self.registry,
+        )
+        self.count_jobs: Callable[[], JobCounts] | None = None
         self.registry.register(_EngineCollector(status, image, version))
 
     def recognised(
@@ -81,8 +91,13 @@ class Metrics:
         """What a scrape gets."""
         if self.count_jobs is not None:
             counted = await asyncio.to_thread(self.count_jobs)
-            for state in STATES:
-                self.jobs.labels(state).set(counted.get(state, 0))
+            if counted.by_state is None:
+                self.jobs.clear()
+            else:
+                for state in STATES:
+                    self.jobs.labels(state).set(counted.by_state.get(state, 0))
+            if counted.set_aside is not None:
+                self.job_databases_set_aside.set(counted.set_aside)
         return self.render()
 
     def render(self) -> bytes:

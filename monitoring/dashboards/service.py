@@ -187,6 +187,21 @@ _FAILURES = (
         bars=True,
     ),
     Graph(
+        "Refusals of the job database",
+        "Readings and changes of jobs that the disk refused within 5 minutes.",
+        "short",
+        [(f"instance:asr_job_database_errors:increase5m{{{HOSTS}}}", "{{instance}}")],
+        alerts=("AsrJobDatabaseFailing",),
+        bars=True,
+    ),
+    Graph(
+        "Job databases set aside",
+        "Damaged ones that lie in the data directory; what they held is not known any more.",
+        "short",
+        [(f"asr_job_databases_set_aside{{{HOSTS}}}", "{{instance}}")],
+        alerts=("AsrJobDatabaseSetAside",),
+    ),
+    Graph(
         "CUDA out of memory",
         "Batches that were split within 15 minutes.",
         "short",

@@ -13,19 +13,11 @@ from pathlib import Path
 
 from app.service.job_records import NewJob, transcript_of
 from app.service.job_store import JobStore
+from tests.support.witness import WITNESS
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 TEXTS = ["".join(chr(0x4E00 + 97 * job + place) for place in range(60)) for job in range(6)]
-# Counts on the database's side how often a job came to an end.
-WITNESS = """
-CREATE TABLE witness (id TEXT, state TEXT);
-CREATE TRIGGER see_endings AFTER UPDATE OF state ON jobs
-WHEN new.state IN ('done', 'failed', 'cancelled') AND old.state <> new.state
-BEGIN INSERT INTO witness VALUES (new.id, new.state); END;
-CREATE TRIGGER see_again AFTER UPDATE OF state ON jobs
-WHEN old.state IN ('done', 'failed', 'cancelled') BEGIN INSERT INTO witness VALUES (new.id, 'again'); END;
-"""
 
 
 def accept(directory: Path, texts: list[str]) -> list[str]:
@@ -36,7 +28,7 @@ def accept(directory: Path, texts: list[str]) -> list[str]:
         upload.write_text(text, encoding="utf-8")
         jobs, _ = store.accept([NewJob(upload, f"{number}.wav", owner="", client=f"client {number % 2}")])
         ids.append(jobs[0].id)
-    store._database.executescript(WITNESS)
+    store._database.connection.executescript(WITNESS)
     store.close()
     return ids
 

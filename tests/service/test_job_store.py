@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.asr.errors import InputError, OutputError, ResourceError
+from app.asr.errors import InputError, ResourceError
 from app.asr.hotwords import UnusableWord
 from app.asr.subtitles import ResultDetails
 from app.asr.transcript import Transcript
+from app.service.errors import JobsUnavailable
 from app.service.job_database import DEATH
 from app.service.job_records import Ending, Job, KeyReusedError, NewJob, result_of, transcript_of
 from app.service.job_store import JobStore
+from tests.fakes.clock import FakeClock
 from tests.fakes.engine import marked
 from tests.fakes.recogniser import segment, spoken
 
@@ -77,14 +79,14 @@ def test_an_upload_is_on_the_disk_before_its_job_is(store: JobStore, monkeypatch
     draft = new(store)
     store.accept([draft])
     assert order == [f"sync {draft.upload.name}", "sync uploads", "row"]
-    assert store._database.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert store._database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert store._database.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert store._database.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_request_of_several_files_is_taken_in_whole_or_not_at_all(store: JobStore) -> None:
     first, second = new(store), new(store)
     second.upload.unlink()
-    with pytest.raises(OutputError):
+    with pytest.raises(JobsUnavailable):
         store.accept([first, second])
     assert store.newest("", 10) == []
     assert not [*store._uploads.iterdir(), *store._incoming.iterdir()]
@@ -274,13 +276,15 @@ def test_cancelling_outlives_the_process(store: JobStore, tmp_path: Path) -> Non
     again.close()
 
 
-def test_old_jobs_and_large_ones_are_forgotten(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_jobs_and_large_ones_are_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = JobStore(tmp_path / "jobs", clock=clock)
     jobs = [accepted(store, data=b"x" * 1000) for _ in range(4)]
     for number in range(3):
         store.claim()
-        monkeypatch.setattr("time.time", lambda number=number: 1e9 + number)
         store.end(jobs[number].id, done())
-    monkeypatch.setattr("time.time", lambda: 1e9 + 10.5)
+        clock.goes(1)
+    clock.goes(7.5)
     assert store.sweep(keep_seconds=10, keep_bytes=1 << 30) == 1
     held = store.totals()
     assert held.jobs == {"done": 2, "queued": 1}
@@ -289,7 +293,8 @@ def test_old_jobs_and_large_ones_are_forgotten(store: JobStore, monkeypatch: pyt
     assert store.get(jobs[1].id) is None
     assert store.sweep(keep_seconds=100, keep_bytes=0) == 1
     assert store.totals().jobs == {"queued": 1}  # what has not ended is never forgotten
-    assert store._database.execute("SELECT count(*) FROM results").fetchone()[0] == 0
+    assert store._database.connection.execute("SELECT count(*) FROM results").fetchone()[0] == 0
+    store.close()
 
 
 def test_a_running_job_is_not_deleted(store: JobStore) -> None:
@@ -334,7 +339,7 @@ def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 
 def test_jobs_of_a_newer_program_are_left_alone(store: JobStore, tmp_path: Path) -> None:
-    store._database.execute("PRAGMA user_version = 99")
+    store._database.connection.execute("PRAGMA user_version = 99")
     store.close()
     with pytest.raises(InputError, match="newer"):
         JobStore(tmp_path / "jobs")
@@ -354,7 +359,7 @@ def test_a_change_that_fails_leaves_nothing_behind(store: JobStore) -> None:
 
 
 def _spoil(store: JobStore) -> None:
-    with store._transaction() as database:
+    with store._database.transaction() as database:
         database.execute("DELETE FROM jobs")
         database.execute("INSERT INTO results VALUES (12345, '', '')")
 

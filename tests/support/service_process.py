@@ -43,6 +43,11 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Returns when it takes work."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Starts the process, and does not wait for it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app", "serve"],
@@ -51,7 +56,6 @@ class ServiceProcess:
                 stderr=log,
                 stdout=log,
             )
-        self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
         until(self._is_ready, lambda: f"it does not get ready; its log ends:\n{self.log()[-3000:]}")

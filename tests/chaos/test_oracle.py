@@ -1,0 +1,127 @@
+"""The oracle itself: what it excuses, what it does not, and the page that tells."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sqlite3
+import threading
+from collections import Counter
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from app.service.job_store import JobStore
+from tests.chaos.campaign import Outcome
+from tests.chaos.faults import FAULTS
+from tests.chaos.ledger import Ledger, SentJob
+from tests.chaos.network import BadNetwork, Line
+from tests.chaos.report import write
+from tests.service.test_job_store import accepted, done
+from tests.support.witness import endings, watch
+
+MACHINE = {
+    "date": "2026-01-01",
+    "processor": "a processor",
+    "cores": 2,
+    "kernel": "6.1",
+    "python": "3.11",
+    "load_average_at_start": 0.5,
+}
+
+
+def test_a_request_may_come_to_nothing_only_while_something_is_wrong() -> None:
+    ledger, now = Ledger(), 0.0
+    with ledger.disturbance():
+        ledger.missed("no answer: cut", now)
+    assert ledger.unexplained() == []
+    ledger.missed("refused: 503", began=float("inf"))
+    assert [attempt.what for attempt in ledger.unexplained()] == ["refused: 503"]
+    assert ledger.counts == {"no answer": 1, "refused": 1}
+
+
+def test_a_job_is_forgotten_with_its_database_and_not_before() -> None:
+    ledger = Ledger()
+    before = SentJob("a", "x.wav", ["job_a"], epoch=ledger.epoch)
+    ledger.add(before)
+    assert ledger.known() == [before]
+    ledger.forget_all()
+    after = SentJob("b", "x.wav", ["job_b"], epoch=ledger.epoch)
+    ledger.add(after)
+    assert ledger.is_forgotten(before)
+    assert ledger.known() == [after]
+
+
+def test_the_witness_sees_a_second_end(tmp_path: Path) -> None:
+    store, path = JobStore(tmp_path / "jobs"), tmp_path / "jobs" / "jobs.sqlite3"
+    watch(path)
+    once, twice = accepted(store), accepted(store)
+    for _ in (once, twice):
+        store.claim()
+    for job in (once, twice):
+        store.end(job.id, done())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE jobs SET state = 'failed' WHERE id = ?", (twice.id,))
+    assert endings(path)[once.id] == 1
+    assert endings(path)[twice.id] > 1
+    store.close()
+
+
+def test_a_bad_line_breaks_connections_and_a_good_one_does_not() -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * 100_000)
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            """Says nothing."""
+
+    with (
+        HTTPServer(("127.0.0.1", 0), Answers) as server,
+        closing(BadNetwork(server.server_port, 1)) as network,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host, port = network.address.removeprefix("http://").split(":")
+        assert len(_fetch(host, int(port))) == 100_000
+        network.line = Line(break_chance=1.0)
+        with pytest.raises((http.client.HTTPException, OSError)):
+            _fetch(host, int(port))
+        assert network.broken >= 1
+        server.shutdown()
+
+
+def _fetch(host: str, port: int) -> bytes:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    with closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read()
+
+
+def test_the_page_tells_what_was_done_and_what_went_wrong(tmp_path: Path) -> None:
+    first, second, *_ = FAULTS
+    outcome = Outcome(
+        7,
+        90.0,
+        faults=Counter({first: 12}),
+        not_here={second: "there is no mkfs.ext4"},
+        counts=Counter({"jobs accepted": 34, "jobs lost": 1}),
+        violations=["jobs lost: job_x"],
+    )
+    page = write(outcome, MACHINE, 100.0, tmp_path)
+    assert (tmp_path / "chaos.md").read_text(encoding="utf-8") == page
+    for part in (
+        f"| {first} | 12 |",
+        f"| {second} | not possible here: there is no mkfs.ext4 |",
+        "| jobs lost | 1 |",
+        "**1** |",
+        "- jobs lost: job_x",
+        "Seed 7",
+        "1.5 minutes",
+    ):
+        assert part in page
+    raw = json.loads((tmp_path / "chaos.json").read_text(encoding="utf-8"))
+    assert raw["faults"] == {first: 12}
+    assert raw["machine"] == MACHINE

@@ -1,0 +1,105 @@
+"""The service under test and all around it that a fault can reach: its data volume, pack, control group, network."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.asr.catalogue import DEMO_PACKS
+from tests.chaos.ledger import Ledger
+from tests.chaos.network import BadNetwork
+from tests.chaos.volume import small_volume
+from tests.support.cgroup import Group, limited
+from tests.support.service_process import ServiceProcess, until
+from tests.support.witness import watch
+
+_MEMORY = 700 << 20  # bytes for the service; both its processes take about half of it
+
+
+@dataclass
+class World:
+    """`group` is None, and `no_volume` says why, where this machine cannot make such a thing."""
+
+    service: ServiceProcess
+    data: Path
+    pack: Path
+    network: BadNetwork
+    group: Group | None
+    no_volume: str | None
+    ledger: Ledger
+    random: random.Random
+    done_at_kill: float = 0.0
+    counts_at_start: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        """Starts the service inside its control group; returns when it takes work."""
+        self.counts_at_start = Counter(self.ledger.counts)
+        self.service.launch()
+        if self.group is not None:
+            # At once, so that all its memory counts there: else the kernel finds others larger than the worker.
+            self.group.add(self.service.pid)
+        self.service.wait_until_ready()
+
+    @property
+    def database(self) -> Path:
+        """Of the jobs."""
+        return self.data / "jobs" / "jobs.sqlite3"
+
+    def metrics(self) -> dict[str, float]:
+        """Samples by name with labels, as they are exported."""
+        lines = self.service.get("/metrics").text.splitlines()
+        found = (re.fullmatch(r"(asr_\S+(?:\{.*\})?) (\S+)", line) for line in lines)
+        return {line[1]: float(line[2]) for line in found if line}
+
+    def restarts(self) -> dict[str, float]:
+        """Of the worker since the web process began, by cause; those that never happened are left out."""
+        return {name: value for name, value in self.metrics().items() if "worker_restarts" in name and value}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All jobs that the service knows."""
+        jobs: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            page = self.service.get(f"/v1/jobs?limit=100{after}").json()
+            jobs += page["data"]
+            if not page["has_more"]:
+                return jobs
+            after = f"&after={jobs[-1]['id']}"
+
+    def until_work_got_on(self) -> None:
+        """A job that is killed three times before anything came of it is taken for what kills the service, and fails:
+        so between two kills something must be done."""
+        until(lambda: self._seconds_done() != self.done_at_kill, lambda: "the jobs do not get on", 120)
+        self.done_at_kill = self._seconds_done()
+
+    def _seconds_done(self) -> float:
+        return sum(float(job["progress"]["seconds_done"]) for job in self.listed())
+
+
+@contextlib.contextmanager
+def made_world(folder: Path, seed: int, ledger: Ledger) -> Iterator[World]:
+    """A world whose service runs."""
+    with contextlib.ExitStack() as held:
+        group: Group | None = None
+        with contextlib.suppress(pytest.skip.Exception):
+            group = held.enter_context(limited(_MEMORY))
+        data = folder / "data"
+        no_volume = held.enter_context(small_volume(data))
+        pack = folder / "pack"
+        shutil.copytree(DEMO_PACKS / "int8", pack)
+        settings = {"ASR_MODEL": str(pack), "ASR_PAGE": "off", "ASR_CACHE_DIR": str(folder / "cache")}
+        service = held.enter_context(ServiceProcess(data, settings))
+        network = held.enter_context(contextlib.closing(BadNetwork(service.port, seed)))
+        world = World(service, data, pack, network, group, no_volume, ledger, random.Random(seed))
+        world.start()
+        watch(world.database)
+        yield world
