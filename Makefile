@@ -107,8 +107,8 @@ dashboard-images: .venv-dev .venv-monitoring ## draw the dashboards from the end
 fuzz: .venv-serve .venv-fuzz ## send 10,000 random requests to a service of our own; none may fail it (ARGS="--cases N --minutes M")
 	@.venv-fuzz/bin/python -m scripts.fuzz $(ARGS)
 
-fuzz-media: .venv ## decode 10,000 damaged recordings; each gives sound or is refused (ARGS="--cases N --minutes M")
-	@.venv/bin/python -m scripts.fuzz.media $(ARGS)
+fuzz-media: .venv-dev ## decode 10,000 damaged recordings; each gives sound or is refused (ARGS="--cases N --minutes M")
+	@$(RUN_DEV) -m tests.fuzz.media $(ARGS)
 
 chaos: .venv-dev ## random faults against a real service under load; nothing may be lost (ARGS="--seed N --minutes M --write"); needs root for all of them
 	@$(RUN_DEV) -m tests.chaos $(ARGS)

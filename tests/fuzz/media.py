@@ -4,7 +4,7 @@ A second of sound in every container and codec that this PyAV can write is damag
 (app/asr/audio.py), in processes of their own, because what is looked for may be a crash of FFmpeg. A case is known by
 its number: the same number is the same file.
 
-    python -m scripts.fuzz.media [--cases N] [--minutes M] [--seed S] [--case NUMBER]
+    python -m tests.fuzz.media [--cases N] [--minutes M] [--seed S] [--case NUMBER]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from app.asr.audio import AudioReader
 from app.asr.errors import AsrError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FORMATS = (
     *(
         ("wav", codec)
@@ -42,6 +42,7 @@ FORMATS = (
         ("avi", "mp2"),
     ),
 )
+COMMAND = ("-m", "tests.fuzz.media")  # what a child runs
 BLOCK = 250  # cases of one process
 CASE_SECONDS = 20  # a second of sound takes milliseconds
 MOST_MEMORY = 1 << 30  # bytes of address space beyond what the process has before its first case
@@ -143,7 +144,7 @@ def block(first: int, count: int) -> tuple[Counter[str], dict[int, str]]:
     faults: dict[int, str] = {}
     end = first + count
     while first < end:
-        command = [sys.executable, "-m", "scripts.fuzz.media", "--child", str(first), str(end)]
+        command = [sys.executable, *COMMAND, "--child", str(first), str(end)]
         done = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
         )
@@ -160,7 +161,7 @@ def block(first: int, count: int) -> tuple[Counter[str], dict[int, str]]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.fuzz.media", description="Damaged recordings.")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.media", description="Damaged recordings.")
     parser.add_argument("--cases", type=int, default=10_000, help="files to try (default: 10000)")
     parser.add_argument("--minutes", type=float, default=20.0, help="stop after so long (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="number of the first case")

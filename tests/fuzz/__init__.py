@@ -1,0 +1,1 @@
+"""Random input for parts of the product; `make fuzz-media`."""
