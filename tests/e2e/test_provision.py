@@ -358,3 +358,21 @@ def test_rollback_goes_to_the_release_before(hosts: Fleet) -> None:
     assert run.status == 0, run.output
     assert all("0.2.0" in release_of(hosts, name) for name in APP)
     assert transcribe(hosts) == GOLDEN
+
+
+def test_a_key_that_was_taken_back_opens_nothing(hosts: Fleet) -> None:
+    """Services and exporters read their keys when they start, so a new file of keys must start them anew."""
+    new = "fleet-test-key-0987654321"
+    (hosts.folder / "api_keys").write_text(f"# since today\n{new}\n", encoding="ascii")
+    run = hosts.play("provision")
+    assert run.status == 0, run.output
+    addresses = [f"{url(hosts)}/v1/models"]
+    addresses += [f"http://{hosts.addresses[name]}:8000/v1/models" for name in APP]
+    addresses += [f"http://{hosts.addresses[name]}:9835/metrics" for name in APP]
+    for address in addresses:
+        answers = [
+            httpx.get(address, headers={"Authorization": f"Bearer {key}"}).status_code for key in (KEY, new)
+        ]
+        assert answers == [401, 200], address
+    again = hosts.play("provision")
+    assert set(again.changed.values()) == {0}, again.output
