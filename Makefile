@@ -70,8 +70,8 @@ test-e2e: .venv .venv-dev .venv-ops ## the tests that need a full-size model or 
 test-fleet: .venv-dev .venv-ops ## provision a fleet of test hosts over SSH, upgrade it, break it; twenty minutes
 	@$(RUN_DEV) -m pytest -q -m fleet tests/e2e
 
-bench: .venv .venv-dev .venv-bench ## measure against FunASR and funasr-onnx; rewrites docs/benchmarks/cpu.*
-	@$(RUN_DEV) -m scripts.bench
+bench: .venv .venv-dev .venv-bench ## measure against FunASR, funasr-onnx and sherpa-onnx (ARGS="--seconds 10,60"); rewrites docs/benchmarks/cpu.*
+	@$(RUN_DEV) -m scripts.bench $(ARGS)
 
 bench-memory: .venv .venv-dev ## memory over one minute, one hour, ten hours; rewrites docs/benchmarks/memory.*
 	@$(RUN_DEV) -m scripts.bench.memory
