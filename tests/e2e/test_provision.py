@@ -384,7 +384,7 @@ def test_rollback_goes_to_the_release_before(hosts: Fleet) -> None:
 
 def test_a_key_that_was_taken_back_opens_nothing(hosts: Fleet) -> None:
     """Services and exporters read their keys when they start, so a new file of keys must start them anew."""
-    new = "fleet-test-key-0987654321"
+    new = "the-second-key-of-the-fleet"
     (hosts.folder / "api_keys").write_text(f"# since today\n{new}\n", encoding="ascii")
     run = hosts.play("provision")
     assert run.status == 0, run.output
