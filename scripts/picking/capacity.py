@@ -21,7 +21,7 @@ CAPACITY_VERSION = 1
 SEED = 1
 # Parts of the most that is possible at which waits are told.
 LEVELS = (0.5, 0.8, 0.95)
-# A file costs as much as so many seconds of audio beside its own: 3 in docs/benchmarks/service-full-int8.md, 6 in
+# A file costs as much as so many seconds of audio beside its own: 2 in docs/benchmarks/service-full-int8.md, 6 in
 # cpu.md (10 s alone, against the speed of longer files). Taken for hosts on which nobody measured it, too.
 PER_FILE_AUDIO = 5.0
 MOST_INSTANCES = 20_000
