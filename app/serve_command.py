@@ -119,7 +119,7 @@ async def _serve(given: dict[str, Any], told: Told) -> int:
     recogniser = Recogniser(
         settings.engine_options, WorkerSettings(idle_seconds=settings.idle_seconds), punctuation
     )
-    # The worker loads the model while this process loads the web framework: half of a start of the demo model.
+    # The worker loads the model while this process loads the web framework.
     await recogniser.start()
     try:
         web = await asyncio.to_thread(importlib.import_module, "app.service.main")

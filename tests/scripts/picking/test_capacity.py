@@ -60,22 +60,6 @@ def test_the_rules_are_those_of_the_service_and_of_the_gateway() -> None:
     assert rules.connections == gateway["gateway_max_connections"]
 
 
-def test_what_a_file_costs_beside_its_length_is_what_was_measured() -> None:
-    served = json.loads((ROOT / "docs/benchmarks/service-full-int8.json").read_text(encoding="utf-8"))[
-        "results"
-    ]
-    told = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text(encoding="utf-8"))["runs"]
-    ours = [run for run in told if run["contestant"] == "ours int8"]
-    ten, three_hundred = (
-        statistics.median(run["transcribe_seconds"] for run in ours if run["seconds"] == seconds)
-        for seconds in (10, 300)
-    )
-    through_http = served["alone_short_seconds"] * served["single_speed"] - 10
-    by_itself = ten / (three_hundred / 300) - 10
-    assert round(through_http) == 2 and round(by_itself) == 6
-    assert through_http < PER_FILE_AUDIO < by_itself
-
-
 @pytest.mark.usefixtures("short_runs")
 def test_the_most_is_a_day_over_what_a_minute_takes() -> None:
     found = one_host(rtf=0.1)
