@@ -70,7 +70,7 @@ test-e2e: .venv .venv-dev .venv-ops ## the tests that need a full-size model or 
 test-fleet: .venv-dev .venv-ops ## provision a fleet of test hosts over SSH, upgrade it, break it; twenty minutes
 	@$(RUN_DEV) -m pytest -q -m fleet tests/e2e
 
-bench: .venv .venv-dev .venv-bench ## measure against FunASR, funasr-onnx and sherpa-onnx (ARGS="--seconds 10,60"); rewrites docs/benchmarks/cpu.*
+bench: .venv .venv-dev .venv-bench ## measure against FunASR, funasr-onnx and sherpa-onnx (ARGS="--seconds 10,60"); rewrites docs/benchmarks/peers.*
 	@$(RUN_DEV) -m scripts.bench $(ARGS)
 
 bench-memory: .venv .venv-dev ## memory over one minute, one hour, ten hours; rewrites docs/benchmarks/memory.*
@@ -81,6 +81,9 @@ bench-service: .venv-serve .venv-dev ## the service under load: start, memory, 6
 
 bench-capacity: .venv-serve .venv-dev ## the capacity model's waits beside the service's, five minutes (ARGS="--model PACK"); rewrites docs/benchmarks/capacity.*
 	@$(RUN_DEV) -m scripts.bench.capacity $(ARGS)
+
+bench-scaling: .venv .venv-dev .venv-bench .venv-serve .venv-monitoring ## how time and memory grow with length, threads, hot words and clients; rewrites docs/benchmarks/scaling.*
+	@$(RUN_DEV) -m scripts.bench.scaling $(ARGS)
 
 bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a small model; writes under build/
 	@$(RUN_DEV) -m scripts.bench --quick

@@ -1,6 +1,6 @@
-"""`make bench`: all contestants on all files, in turns; writes docs/benchmarks/cpu.md and cpu.json.
+"""`make bench`: all contestants on all files, in turns; writes docs/benchmarks/NAME.md and NAME.json.
 
-python -m scripts.bench [--quick] [--seconds 10,60,300,3600] [--rounds 3] [--threads N] [--only TEXT]
+python -m scripts.bench [--quick] [--seconds 10,60,300,3600] [--rounds 3] [--threads 2,1] [--only TEXT] [--name peers]
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from scripts.bench.contestants import Ours, Peer, Run, Task, all_contestants
 from scripts.bench.machine import describe, granted_cores
 from scripts.bench.materials import OUR_PYTHON, PEER_PYTHON, ROOT, prepare
 from scripts.bench.measure import BenchError
-from scripts.bench.report import GIB, Report, length_of
+from scripts.bench.report import GIB, Report, title
 
 WORK = ROOT / "build" / "bench"
-# Above this a file is long enough that one round tells, and repetition would take the day.
+# From here on a file is long enough that one round tells; more, and other numbers of threads, would take the day.
 ONE_ROUND_SECONDS = 1800
 MODELS = {
     "full": "random weights in the shape of the published SeACo-Paraformer (247.3 M parameters, seed 0)",
@@ -31,11 +31,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="rehearse on a small model and short files")
     parser.add_argument("--seconds", help="lengths of the files (default: 10,60,300,3600)")
     parser.add_argument("--rounds", type=int, help="runs per program and file (default: 3)")
-    parser.add_argument("--threads", type=int, default=granted_cores())
+    parser.add_argument("--threads", default=str(granted_cores()), help="numbers of threads, such as 2,1")
     parser.add_argument("--only", default="", help="only programs whose name contains this")
     parser.add_argument("--output", type=Path, help="folder for the report (default: docs/benchmarks)")
+    parser.add_argument("--name", default="peers", help="of the report's files (default: peers)")
     options = parser.parse_args(arguments)
     quick = options.quick
+    options.threads = [int(part) for part in options.threads.split(",")]
     options.seconds = [
         int(part) for part in (options.seconds or ("5,20" if quick else "10,60,300,3600")).split(",")
     ]
@@ -61,7 +63,7 @@ def run_all(
     for task in tasks:
         for number in range(rounds if task.seconds < ONE_ROUND_SECONDS else 1):
             for contestant in contestants:
-                label = f"{contestant.name}, {length_of(task.seconds)}"
+                label = f"{contestant.name}, {title(task)}"
                 if label in failures:
                     continue
                 try:
@@ -91,11 +93,16 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     limit = memory_limit()
-    tasks = [Task(length, materials.audio[length], options.threads, limit) for length in options.seconds]
+    tasks = [
+        Task(length, materials.audio[length], threads, limit)
+        for threads in options.threads
+        for length in options.seconds
+        if length < ONE_ROUND_SECONDS or threads == options.threads[0]
+    ]
     contestants = [one for one in all_contestants(materials) if options.only in one.name]
     runs, failures = run_all(contestants, tasks, options.rounds)
     report = Report(machine, tasks, runs, MODELS[size], len(materials.hotwords.split()), failures)
-    report.write(options.output)
+    report.write(options.output, options.name)
     print("\n".join(report.lines()))
     return 1 if failures else 0
 

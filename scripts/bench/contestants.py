@@ -9,13 +9,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.bench.materials import OUR_PYTHON, PEER_PYTHON, RUNNER, Materials
+from scripts.bench.materials import OUR_PYTHON, PEER_PYTHON, RUNNER, TORCH_PYTHON, Materials
 from scripts.bench.measure import BenchError, run
 
 PIECE_SECONDS = 30
 FRAME_SECONDS = 0.06
 # Eager attention holds four copies of (4 heads, T, T) in fp32: scores, masked, softmax, masked again.
 ATTENTION_BYTES_PER_FRAME_SQUARED = 64
+# `python -m app` with the torch backend, made for GPUs, in place of the CPU's. The product has no such setting.
+_TORCH_ON_CPU = """
+import functools, sys
+import app.asr.opening as opening
+from app.asr.torch_backend import TorchBackend
+from app.cli import main
+opening.OnnxBackend = functools.partial(TorchBackend, device="cpu", precision="fp32")
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Run:
 
     contestant: str
     seconds: int
+    threads: int
     load_seconds: float
     transcribe_seconds: float
     first_seconds: float
@@ -61,19 +71,16 @@ def piece_seconds(task: Task) -> int:
 
 @dataclass(frozen=True)
 class Ours:
-    """This program's command line."""
+    """This program's command line; `start` is what Python is given to run it."""
 
-    precision: str
-    materials: Materials
-
-    @property
-    def name(self) -> str:
-        return f"ours {self.precision}"
+    name: str
+    start: tuple[str | Path, ...]
+    pack: Path
+    hotwords: str
 
     def run(self, task: Task) -> Run:
-        pack = self.materials.packs[self.precision]
-        command: list[str | Path] = [OUR_PYTHON, "-m", "app", "transcribe", task.audio, "--model", pack]
-        command += ["--threads", str(task.threads), "--hotwords", self.materials.hotwords, "--format"]
+        command: list[str | Path] = [*self.start, "transcribe", task.audio, "--model", self.pack]
+        command += ["--threads", str(task.threads), "--hotwords", self.hotwords, "--format"]
         told = run([*command, "json"])
         answer = json.loads(told.text)
         transcribe_seconds = answer["rtf"] * answer["duration"]
@@ -83,6 +90,7 @@ class Ours:
         return Run(
             self.name,
             task.seconds,
+            task.threads,
             told.seconds - transcribe_seconds,
             transcribe_seconds,
             shown.lines[0][0],
@@ -109,18 +117,20 @@ class Peer:
         first, _ = finished.event("first")
         done, facts = finished.event("done")
         words = int(facts["words"])
-        return Run(self.name, task.seconds, loaded, done - loaded, first, finished.peak_rss_bytes, words)
+        taken = (loaded, done - loaded, first, finished.peak_rss_bytes)
+        return Run(self.name, task.seconds, task.threads, *taken, words)
 
 
 def all_contestants(materials: Materials) -> list[Ours | Peer]:
     """In the order of the tables."""
-    words = materials.hotwords
+    words, packs, ours = materials.hotwords, materials.packs, (OUR_PYTHON, "-m", "app")
     return [
         Peer("FunASR AutoModel fp32", "automodel", materials.checkpoint, words),
         Peer("funasr-onnx fp32", "onnx-fp32", materials.graphs, words),
         Peer("funasr-onnx int8", "onnx-int8", materials.graphs, words),
         Peer("sherpa-onnx fp32, no hot words", "sherpa-fp32", materials.sherpa, words),
         Peer("sherpa-onnx int8, no hot words", "sherpa-int8", materials.sherpa, words),
-        Ours("fp32", materials),
-        Ours("int8", materials),
+        Ours("ours fp32, by torch", (TORCH_PYTHON, "-c", _TORCH_ON_CPU), packs["fp32"], words),
+        Ours("ours fp32", ours, packs["fp32"], words),
+        Ours("ours int8", ours, packs["int8"], words),
     ]

@@ -21,6 +21,7 @@ from scripts.random_checkpoint import SAMPLE_RATE, probe_audio
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 OUR_PYTHON = ROOT / ".venv" / "bin" / "python"
+TORCH_PYTHON = ROOT / ".venv-dev" / "bin" / "python"  # ours with torch
 MEETING = ROOT / "app" / "demo" / "recordings" / "meeting.ogg"
 RUNNER = Path(__file__).resolve().parent / "run_peer.py"
 GAP_SECONDS = 0.5

@@ -26,7 +26,10 @@ COLUMNS = (
     "first text s",
     "peak RSS MiB",
     "RSS / AutoModel",
+    "cost of an hour",
 )
+# Of a core-hour, in any currency: about what rented cores cost. Ratios of costs do not depend on it.
+PRICE = 0.03
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,6 @@ class Report:
         raw = {
             "machine": self.machine,
             "model": self.model,
-            "threads": self.tasks[0].threads,
             "runs": [dataclasses.asdict(run) for run in self.runs],
             "medians": [dataclasses.asdict(run) for task in self.tasks for run in self.medians(task)],
             "failures": self.failures,
@@ -59,12 +61,13 @@ class Report:
         made = []
         names = dict.fromkeys(run.contestant for run in self.runs)
         for name in names:
-            runs = [run for run in self.runs if (run.contestant, run.seconds) == (name, task.seconds)]
+            runs = [run for run in self._of(task) if run.contestant == name]
             if runs:
                 made.append(
                     Run(
                         name,
                         task.seconds,
+                        task.threads,
                         median(run.load_seconds for run in runs),
                         median(run.transcribe_seconds for run in runs),
                         median(run.first_seconds for run in runs),
@@ -77,7 +80,7 @@ class Report:
     def lines(self) -> list[str]:
         made = ["# CPU benchmark", "", *self._introduction(), ""]
         for task in self.tasks:
-            made += [f"## {length_of(task.seconds)} of audio", "", *self._table(task), ""]
+            made += [f"## {title(task)}", "", *self._table(task), ""]
             if piece_seconds(task):
                 made += [_why_pieces(task), ""]
         if self.failures:
@@ -102,13 +105,15 @@ class Report:
             f"- Same weights, same files, same {words}, times of words included. What the words say means nothing.",
             f"- Machine: {machine['processor']} ({instructions}), {machine['cores']} cores granted, {memory}, {load}.",
             "- sherpa-onnx has no hot words for this kind of model: it runs the same weights without that part.",
-            f"- {self.tasks[0].threads} threads each; every run in a fresh process, the programs in turns.",
+            "- Every run in a fresh process, the programs in turns.",
             f"- Medians of {self._rounds()} runs; memory is the highest of all runs.",
             "- `load`: from the start of the process to a ready model; the peers also recognise one second,",
             "  so that their libraries are warm. `transcription`: from there to the last word. `first text`: from the",
             "  start of the process to the first words that a reader sees.",
             "- Ours finds speech and cuts it by itself, and this is in its time; the peers get each file as one",
             "  segment unless it says otherwise.",
+            f"- `cost of an hour` of audio: RTF x threads x {PRICE}, the price taken for an hour of one core.",
+            "- `by torch` is the part for GPUs run on the processor, to compare networks; the product never runs so.",
         ]
         made += [f"- {name}: {_versions(found)}" for name, found in machine["packages"].items()]
         return made
@@ -116,10 +121,13 @@ class Report:
     def _rounds(self) -> str:
         counts = []
         for task in self.tasks:
-            per_name = [run.contestant for run in self.runs if run.seconds == task.seconds]
+            per_name = [run.contestant for run in self._of(task)]
             count = max((per_name.count(name) for name in per_name), default=0)
-            counts.append(f"{count} ({length_of(task.seconds)})")
+            counts.append(f"{count} ({title(task)})")
         return ", ".join(counts)
+
+    def _of(self, task: Task) -> list[Run]:
+        return [run for run in self.runs if (run.seconds, run.threads) == (task.seconds, task.threads)]
 
     def _table(self, task: Task) -> list[str]:
         medians = self.medians(task)
@@ -131,13 +139,20 @@ class Report:
             made.append(
                 f"| {run.contestant} | {run.load_seconds:.1f} | {run.transcribe_seconds:.2f}"
                 f" | {run.transcribe_seconds / run.seconds:.4f} | {time_ratio} | {run.first_seconds:.1f}"
-                f" | {run.peak_rss_bytes / MIB:.0f} | {memory_ratio} |"
+                f" | {run.peak_rss_bytes / MIB:.0f} | {memory_ratio}"
+                f" | {run.transcribe_seconds / run.seconds * run.threads * PRICE:.5f} |"
             )
         return made
 
 
 def ratio(value: float, base: float) -> str:
     return f"{value / base:.2f}"
+
+
+def title(task: Task) -> str:
+    """What tells a table from the others."""
+    threads = "one thread" if task.threads == 1 else f"{task.threads} threads"
+    return f"{length_of(task.seconds)} of audio, {threads}"
 
 
 def length_of(seconds: int) -> str:

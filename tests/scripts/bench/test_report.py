@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ MACHINE: dict[str, Any] = {
 
 
 def one_run(name: str, seconds: int, transcribe: float, rss: int = 100 << 20) -> Run:
-    return Run(name, seconds, 1.0, transcribe, 1.5, rss, 40)
+    return Run(name, seconds, 2, 1.0, transcribe, 1.5, rss, 40)
 
 
 def report(runs: list[Run], *lengths: int, failures: dict[str, str] | None = None) -> Report:
@@ -40,7 +41,7 @@ def test_ratios_are_of_medians_and_memory_is_the_highest() -> None:
     ]
     row = next(line for line in report(runs, 10).lines() if line.startswith("| ours"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["ours", "1.0", "1.00", "0.1000", "0.25", "1.5", "60", "0.60"]
+    assert cells == ["ours", "1.0", "1.00", "0.1000", "0.25", "1.5", "60", "0.60", "0.00600"]
 
 
 def test_without_automodel_there_are_no_ratios_to_it() -> None:
@@ -51,6 +52,18 @@ def test_without_automodel_there_are_no_ratios_to_it() -> None:
 def test_lengths_do_not_mix() -> None:
     made = report([one_run("a", 10, 1.0), one_run("a", 60, 30.0)], 10, 60)
     assert [run.transcribe_seconds for run in made.medians(made.tasks[1])] == [30.0]
+
+
+def test_numbers_of_threads_do_not_mix_and_a_core_costs_the_same_whether_busy_or_not() -> None:
+    tasks = [Task(10, Path("a.wav"), threads, 8 * GIB) for threads in (2, 1)]
+    runs = [one_run("a", 10, 1.0), dataclasses.replace(one_run("a", 10, 3.0), threads=1)]
+    lines = Report(MACHINE, tasks, runs, "some model", 3, {}).lines()
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## 10 s of audio, 2 threads",
+        "## 10 s of audio, one thread",
+    ]
+    costs = [float(line.strip("| ").split(" | ")[-1]) for line in lines if line.startswith("| a |")]
+    assert costs == [0.006, 0.009]
 
 
 def test_what_did_not_run_is_said() -> None:
