@@ -2,7 +2,8 @@
 
 Lives here: the SQLite database and the uploads beside it, and the rule that a job is ended once. An upload is on the
 disk before its row is, a row is on the disk before anybody is told of it, and a result and the end of its job are one
-transaction. Who runs jobs is job_runner.py; HTTP is jobs.py. All methods block, and may be called from any thread.
+transaction. What only reads is job_queries.py, who runs jobs job_runner.py; HTTP is jobs.py. All methods block, and
+may be called from any thread.
 
     jobs.sqlite3    jobs, finished segments, results
     incoming/       uploads on their way; emptied at start
@@ -19,33 +20,21 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from app.asr.errors import ResourceError
 from app.service.clock import SETTLE_SECONDS, Clock
 from app.service.errors import JobsUnavailable
 from app.service.job_damage import DATABASE, UPLOADS, count_set_aside, see_to_damage
 from app.service.job_database import DEATH, DEATH_AT_WORK, NEXT_JOB, Database, lock_file, sync
-from app.service.job_records import (
-    ENDED,
-    SERVICE_DIED,
-    Ending,
-    Job,
-    KeyReusedError,
-    NewJob,
-    Result,
-    Totals,
-    job_of,
-    segment_of,
-    segment_row,
-)
+from app.service.job_queries import JobQueries
+from app.service.job_records import SERVICE_DIED, Ending, Job, NewJob, job_of, segment_row
 from app.service.recognising import StoredSegment
 
 LOG = logging.getLogger(__name__)
 
 
-class JobStore:
-    """The jobs of one service. A database that is damaged is set aside when it is opened, see job_damage.py.
+class JobStore(JobQueries):
+    """The jobs of one service, to read and to change. A damaged database is set aside when opened, see job_damage.py.
 
     Args:
         directory: made when it is missing; one process at a time may use it.
@@ -69,7 +58,7 @@ class JobStore:
                 see_to_damage(directory)
                 for folder in (self._incoming, self._uploads):
                     folder.mkdir(mode=0o700, exist_ok=True)
-                self._database = Database(directory / DATABASE, on_error)
+                super().__init__(Database(directory / DATABASE, on_error))
                 self._remove_strays()
             except BaseException:
                 self._lock.close()
@@ -155,86 +144,9 @@ class JobStore:
             raise
         return batch
 
-    def known(self, owner: str, key: str, fingerprint: str) -> Sequence[Job] | None:
-        """The jobs an idempotency key stands for; None when it is new.
-
-        Raises:
-            KeyReusedError: it was used with another fingerprint.
-        """
-        with self._database.using() as database:
-            row = database.execute(
-                "SELECT fingerprint, batch FROM keys WHERE owner = ? AND key = ?", (owner, key)
-            ).fetchone()
-        if row is None:
-            return None
-        if row["fingerprint"] != fingerprint:
-            raise KeyReusedError("This Idempotency-Key was used before with other files or other settings")
-        jobs = self.batch(row["batch"])
-        if not jobs:
-            raise KeyReusedError("The jobs of this Idempotency-Key have been deleted")
-        return jobs
-
-    # Reading.
-
-    def get(self, job_id: str) -> Job | None:
-        """One job."""
-        found = self._jobs("WHERE id = ?", job_id)
-        return found[0] if found else None
-
-    def batch(self, batch: str) -> list[Job]:
-        """The jobs of one request, in its order; those that were deleted are missing."""
-        return self._jobs("WHERE batch = ? ORDER BY seq", batch)
-
-    def newest(self, owner: str, limit: int, after: str | None = None, state: str | None = None) -> list[Job]:
-        """The newest jobs of an owner, those older than `after` when that is given."""
-        return self._jobs(
-            "WHERE owner = ?1 AND (?2 IS NULL OR state = ?2) "
-            "AND (?3 IS NULL OR seq < (SELECT seq FROM jobs WHERE id = ?3)) ORDER BY seq DESC LIMIT ?4",
-            *(owner, state, after, limit),
-        )
-
-    def ahead(self, job: Job) -> tuple[int, float]:
-        """Waiting jobs that are older, and their seconds of audio still to do, as far as those are known."""
-        with self._database.using() as database:
-            row = database.execute(
-                "SELECT count(*), coalesce(sum(total_seconds - done_seconds), 0.0) FROM jobs "
-                "WHERE state = 'queued' AND seq < (SELECT seq FROM jobs WHERE id = ?)",
-                (job.id,),
-            ).fetchone()
-        return int(row[0]), float(row[1])
-
-    def result(self, job_id: str) -> Result | None:
-        """What came of a job that is done."""
-        with self._database.using() as database:
-            row = database.execute(
-                "SELECT details, transcript FROM results WHERE seq = (SELECT seq FROM jobs WHERE id = ?)",
-                (job_id,),
-            ).fetchone()
-        return Result(row["details"], row["transcript"]) if row is not None else None
-
-    def totals(self) -> Totals:
-        """How much there is now."""
-        with self._database.using() as database:
-            rows = database.execute(
-                "SELECT state, count(*), sum(bytes), sum(result_bytes) FROM jobs GROUP BY 1"
-            )
-            found = rows.fetchall()
-        held = sum(row[3] + (0 if row[0] in ENDED else row[2]) for row in found)
-        return Totals({row[0]: row[1] for row in found}, held)
-
     def upload(self, job_id: str) -> Path:
         """Where the upload of a job lies until the job ends."""
         return self._uploads / job_id
-
-    def segments(self, job_id: str) -> list[StoredSegment]:
-        """What was recognised of a job that has not ended, in order."""
-        with self._database.using() as database:
-            rows = database.execute(
-                "SELECT place, start, overlap, duration, tokens, words FROM segments "
-                "WHERE seq = (SELECT seq FROM jobs WHERE id = ?) ORDER BY place",
-                (job_id,),
-            ).fetchall()
-        return [segment_of(row) for row in rows]
 
     # Running.
 
@@ -393,11 +305,7 @@ class JobStore:
                 )
                 self._since, self._step = self._since + self._step, 0.0
 
-    # The database.
-
-    def _jobs(self, where: str, *values: Any) -> list[Job]:
-        with self._database.using() as database:
-            return [job_of(row) for row in database.execute(f"SELECT * FROM jobs {where}", values)]  # noqa: S608 - our own text
+    # The database and the uploads.
 
     def _insert(self, database: sqlite3.Connection, job: NewJob, name: str, batch: str) -> None:
         database.execute(
