@@ -85,6 +85,9 @@ bench-capacity: .venv-serve .venv-dev ## the capacity model's waits beside the s
 bench-scaling: .venv .venv-dev .venv-bench .venv-serve .venv-monitoring ## how time and memory grow with length, threads, hot words and clients; rewrites docs/benchmarks/scaling.*
 	@$(RUN_DEV) -m scripts.bench.scaling $(ARGS)
 
+bench-fleet: .venv-serve .venv-dev .venv-ops ## the capacity model's waits beside those of a fleet made for it, 15 minutes; rewrites docs/benchmarks/fleet-capacity.*
+	@KEEP_FLEET_CAPACITY=docs/benchmarks $(RUN_DEV) -m pytest -q -m fleet -k "one_command or capacity_model" tests/e2e/test_provision.py
+
 bench-quick: .venv .venv-dev .venv-bench ## a rehearsal of the same on a small model; writes under build/
 	@$(RUN_DEV) -m scripts.bench --quick
 

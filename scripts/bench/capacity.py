@@ -23,12 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scripts.bench.machine import describe
 from scripts.bench.materials import ROOT, make_audio
 from scripts.bench.measure import BenchError
-from scripts.bench.service import PYTHON, WORK, Service, running
+from scripts.bench.service import PYTHON, WORK, Answer, Service, running
 from scripts.picking.errors import InputError
 from scripts.picking.load import Files, files_of, poisson
 from scripts.picking.simulation import Rules, Server, simulate
@@ -39,6 +39,13 @@ SEED = 1
 _ALONE_RUNS, _CLIENTS, _CAPACITY_SECONDS = 5, 8, 15.0
 # The service under test lets everything in (scripts/bench/service.py), and no gateway is before it.
 RULES = Rules(queue=86400.0, connections=None)
+
+
+class Asked(Protocol):
+    """What files are sent to: a service, or the gateway of several."""
+
+    def ask(self, audio: Path, seconds: int) -> Answer:
+        """Sends one file and waits for its text."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +98,13 @@ class Round:
         return sum(answer == math.inf for _, _, answer in self.trace)
 
 
-def paced(service: Service, files: Files) -> Pace:
+def paced(service: Asked, files: Files) -> Pace:
     """Measures both."""
     alone = alone_times(service, sorted({int(length) for length in files.seconds}))
     return Pace(alone, capacity(service, files, alone))
 
 
-def alone_times(service: Service, lengths: Sequence[int]) -> dict[int, float]:
+def alone_times(service: Asked, lengths: Sequence[int]) -> dict[int, float]:
     """The median of some runs in turns, nothing beside."""
     runs: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(_ALONE_RUNS):
@@ -106,14 +113,14 @@ def alone_times(service: Service, lengths: Sequence[int]) -> dict[int, float]:
     return {length: statistics.median(seconds) for length, seconds in runs.items()}
 
 
-def _asked(service: Service, length: int) -> float:
+def _asked(service: Asked, length: int) -> float:
     answer = service.ask(make_audio(WORK, length), length)
     if not answer.good:
         raise BenchError(f"A file of {length} s was not recognised; the log of the service says why.")
     return answer.seconds
 
 
-def capacity(service: Service, files: Files, alone: dict[int, float]) -> float:
+def capacity(service: Asked, files: Files, alone: dict[int, float]) -> float:
     """Files a second of the mix, when some clients send one after another.
 
     What they got done is counted in time alone, so that it matters little which lengths chance dealt them.
@@ -143,6 +150,11 @@ def _together(tasks: Sequence[Callable[[], float]]) -> list[float]:
         return [started.result() for started in [pool.submit(task) for task in tasks]]
 
 
+def arriving(files: Files, per_second: float, seconds: float, seed: int) -> list[tuple[float, float]]:
+    """Moments of chance and lengths, for about so many seconds; at least two files."""
+    return list(poisson(files, per_second, max(2, round(per_second * seconds)), seed))
+
+
 def fitted(alone: dict[int, float], scale: float) -> Server:
     """A line through the times alone, times `scale`: of the time alone, some is spent beside the worker's (decoding,
     answering), and overlaps with other requests' when there are any."""
@@ -167,7 +179,7 @@ def between(before: Pace, after: Pace) -> Pace:
     return Pace(alone, (before.per_second + after.per_second) / 2)
 
 
-def sent(service: Service, arrivals: Sequence[tuple[float, float]]) -> list[float]:
+def sent(service: Asked, arrivals: Sequence[tuple[float, float]]) -> list[float]:
     """Sends each file at its moment; the seconds to each answer, infinite for one that failed."""
     begun = time.monotonic()
 
@@ -194,10 +206,7 @@ def measure(model: str, files: Files, seconds: float) -> tuple[list[Pace], list[
         with running(model, Path(name), page="off") as service:
             paces = [paced(service, files)]
             for number, load in enumerate(LOADS):
-                per_second = load * paces[-1].per_second
-                arrivals = list(
-                    poisson(files, per_second, max(2, round(per_second * seconds)), SEED + number)
-                )
+                arrivals = arriving(files, load * paces[-1].per_second, seconds, SEED + number)
                 others = Others(service)
                 answers = sent(service, arrivals)
                 share, average = others.share, round(os.getloadavg()[0], 2)
