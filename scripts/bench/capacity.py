@@ -270,13 +270,30 @@ class Others:
         return (user + nice + system + irq + softirq + steal) / ticks - ours
 
 
+def mix_of(files: Files) -> str:
+    """The lengths with their shares."""
+    parts = zip(files.seconds, files.shares, strict=True)
+    return ", ".join(f"{length:g} s ({part:.0%})" for length, part in parts)
+
+
+def pace_rows(paces: Sequence[Pace]) -> list[str]:
+    """What was measured between the rounds, as a table."""
+    lengths = " | ".join(f"{length} s alone" for length in paces[0].alone)
+    lines = [
+        f"| measured | {lengths} | files a second at most |",
+        f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
+    ]
+    for number, pace in enumerate(paces):
+        alone = " | ".join(f"{seconds:.3f} s" for seconds in pace.alone.values())
+        when = f"{'after' if number else 'before'} round {max(1, number)}"
+        lines.append(f"| {when} | {alone} | {pace.per_second:.2f} |")
+    return lines
+
+
 def page(
     model: str, machine: dict[str, Any], files: Files, paces: Sequence[Pace], rounds: Sequence[Round]
 ) -> str:
     """The results as tables."""
-    mix = ", ".join(
-        f"{length:g} s ({part:.0%})" for length, part in zip(files.seconds, files.shares, strict=True)
-    )
     load = machine["load_average_at_start"]
     lines = [
         "# The capacity model beside the real service",
@@ -285,18 +302,10 @@ def page(
         f"{machine['processor']}, {machine['cores']} cores granted, load average {load} before the start. Clients,",
         "service and whatever else ran share these cores.",
         "",
-        f"Files: {mix}. Between the rounds the service was measured alone and at",
+        f"Files: {mix_of(files)}. Between the rounds the service was measured alone and at",
         f"capacity ({_CLIENTS} clients without a pause).",
         "",
-        f"| measured | {' | '.join(f'{length} s alone' for length in paces[0].alone)} | files a second at most |",
-        f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
-    ]
-    for number, pace in enumerate(paces):
-        alone = " | ".join(f"{seconds:.3f} s" for seconds in pace.alone.values())
-        lines.append(
-            f"| {'after' if number else 'before'} round {max(1, number)} | {alone} | {pace.per_second:.2f} |"
-        )
-    lines += [
+        *pace_rows(paces),
         "",
         "Service and simulation saw the same arrivals. Wait is an answer's time less that of such a file alone.",
         "Simulated twice: with the speed of before and after, and with the speed that the service had meanwhile, which",

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +31,8 @@ from scripts.bench.capacity import (
     between,
     fitted,
     mean_alone,
+    mix_of,
+    pace_rows,
     paced,
     sent,
     spread,
@@ -39,7 +40,7 @@ from scripts.bench.capacity import (
 from scripts.bench.machine import describe
 from scripts.bench.materials import make_audio
 from scripts.bench.measure import BenchError
-from scripts.bench.service import PYTHON, WORK, Answer
+from scripts.bench.service import PYTHON, WORK, Answer, ask
 from scripts.picking.errors import InputError
 from scripts.picking.load import Files, files_of
 from scripts.picking.simulation import Rules, Server, simulate
@@ -59,16 +60,7 @@ class Gateway:
 
     def ask(self, audio: Path, seconds: int) -> Answer:
         """Sends one file and waits for its text."""
-        begun = time.monotonic()
-        try:
-            with audio.open("rb") as file:
-                answer = self._client.post(
-                    "/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": file}
-                )
-            good = answer.status_code == 200 and bool(answer.json()["text"])
-        except httpx.TransportError:
-            good = False
-        return Answer(seconds, time.monotonic() - begun, good)
+        return ask(self._client, audio, seconds)
 
 
 @dataclass(frozen=True)
@@ -136,9 +128,6 @@ def page(
     note: str,
 ) -> str:
     """The results as tables."""
-    mix = ", ".join(
-        f"{length:g} s ({part:.0%})" for length, part in zip(files.seconds, files.shares, strict=True)
-    )
     lines = [
         "# The capacity model beside a real fleet",
         "",
@@ -147,17 +136,9 @@ def page(
         f"Machine: {machine['processor']}, {machine['cores']} cores granted, load average",
         f"{machine['load_average_at_start']} before the start; hosts, gateway and clients share it.",
         "",
-        f"Files: {mix}. Between the rounds the fleet was measured alone and with clients that never pause.",
+        f"Files: {mix_of(files)}. Between the rounds the fleet was measured alone and with clients that never pause.",
         "",
-        f"| measured | {' | '.join(f'{length} s alone' for length in paces[0].alone)} | files a second at most |",
-        f"|---|{'---:|' * (len(paces[0].alone) + 1)}",
-    ]
-    for number, pace in enumerate(paces):
-        alone = " | ".join(f"{seconds:.3f} s" for seconds in pace.alone.values())
-        lines.append(
-            f"| {'after' if number else 'before'} round {max(1, number)} | {alone} | {pace.per_second:.2f} |"
-        )
-    lines += [
+        *pace_rows(paces),
         "",
         "Fleet and simulation saw the same arrivals. Wait is an answer's time less that of such a file alone. Ratios",
         "are measured over simulated: above 1 the model promises too much.",

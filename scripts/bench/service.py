@@ -72,6 +72,20 @@ class Results:
     files: int
 
 
+def ask(client: httpx.Client, audio: Path, seconds: int) -> Answer:
+    """Sends one file to a service or a gateway, and waits for its text."""
+    begun = time.monotonic()
+    try:
+        with audio.open("rb") as file:
+            answer = client.post(
+                "/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": file}
+            )
+        good = answer.status_code == 200 and bool(answer.json()["text"])
+    except httpx.TransportError:
+        good = False
+    return Answer(seconds, time.monotonic() - begun, good)
+
+
 class Service:
     """The service under test."""
 
@@ -121,16 +135,7 @@ class Service:
 
     def ask(self, audio: Path, seconds: int) -> Answer:
         """Sends one file and waits for its text."""
-        begun = time.monotonic()
-        try:
-            with audio.open("rb") as file:
-                answer = self._client.post(
-                    "/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": file}
-                )
-            good = answer.status_code == 200 and bool(answer.json()["text"])
-        except httpx.TransportError:
-            good = False
-        return Answer(seconds, time.monotonic() - begun, good)
+        return ask(self._client, audio, seconds)
 
     def memory(self, line: str) -> int:
         """VmRSS or VmHWM of the web process and its worker together."""
