@@ -4,8 +4,8 @@
 
 Each product of activations with weights is run alone in onnxruntime, with weights of its shape that stay in the cache,
 for a segment as the service cuts them; their sum is the floor. Left out, so that it stays one: attention,
-normalisation, quantising, the memory blocks' convolutions, timestamps, fetching weights from memory, hot words, and all
-that is not the network. PACK is an int8 pack: in others the optimiser has hidden the shapes. Needs onnx (.venv-dev).
+normalisation, quantising, the memory blocks' convolutions, timestamps, fetching weights from memory, and all that is
+not the network. PACK is an int8 pack: in others the optimiser has hidden the shapes. Needs onnx (.venv-dev).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _RUNS, _LEAST_SECONDS = 15, 0.2
 ROWS = {"encoder": FRAMES_PER_SECOND, "decoder": TOKENS_PER_SECOND}
 # The decoder's keys and values are made of the encoder's frames, not of tokens.
 _FRAMES_SIDE = (512, 1024)
+_KEPT_WORDS = 50  # hot words that a segment keeps (app/asr/backend.py)
+HOTWORDS = 100
 
 
 @dataclass(frozen=True)
@@ -52,21 +54,49 @@ def products_of(pack: Path) -> list[Product]:
     Raises:
         ValueError: there are none, as in a pack of another precision.
     """
-    import onnx
-
     found: collections.Counter[tuple[int, int, int]] = collections.Counter()
     for name, per_second in ROWS.items():
-        graph = onnx.load(pack / f"{name}.onnx", load_external_data=False).graph
-        shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-        for node in graph.node:
-            shape = shapes.get(node.input[1], ()) if node.op_type in ("MatMul", "MatMulInteger") else ()
-            if len(shape) != 2:
-                continue
-            rate = FRAMES_PER_SECOND if name == "decoder" and shape == _FRAMES_SIDE else per_second
-            found[(round(rate * SEGMENT_SECONDS), shape[0], shape[1])] += 1
+        for (inner, outer), count in _shapes(pack, name).items():
+            rate = FRAMES_PER_SECOND if name == "decoder" and (inner, outer) == _FRAMES_SIDE else per_second
+            found[(round(rate * SEGMENT_SECONDS), inner, outer)] += count
     if not found:
         raise ValueError(f"{pack} shows no products of matrices. Give an int8 pack.")
     return [Product(*key, count) for key, count in sorted(found.items())]
+
+
+def hotword_products_of(pack: Path, words: int) -> list[Product]:
+    """The same of the hot-word branch, which a pack keeps in fp32: once to choose words where there are more than a
+    segment keeps, then for both sides; empty for a model without hot words."""
+    if not (pack / "bias_decoder.onnx").exists():
+        return []
+    tokens = round(TOKENS_PER_SECOND * SEGMENT_SECONDS)
+    passes = [words, _KEPT_WORDS, _KEPT_WORDS] if words > _KEPT_WORDS else [words, words]
+    found: collections.Counter[tuple[int, int, int]] = collections.Counter()
+    shapes = _shapes(pack, "bias_decoder")
+    # Each layer that attends has a square product for its queries and one for its output.
+    attending = max(count for (inner, outer), count in shapes.items() if inner == outer) // 2
+    for rows in passes:
+        for (inner, outer), count in shapes.items():
+            keys_and_values = attending if outer == 2 * inner else 0
+            found[(rows + 1, inner, outer)] += keys_and_values
+            found[(tokens, inner, outer)] += count - keys_and_values
+    for (inner, outer), count in _shapes(pack, "bias_head").items():
+        found[(tokens, inner, outer)] += count
+    return [Product(*key, count) for key, count in sorted(found.items()) if count]
+
+
+def _shapes(pack: Path, name: str) -> collections.Counter[tuple[int, int]]:
+    """How many products with weights of each shape a graph holds."""
+    import onnx
+
+    graph = onnx.load(pack / f"{name}.onnx", load_external_data=False).graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    found: collections.Counter[tuple[int, int]] = collections.Counter()
+    for node in graph.node:
+        shape = shapes.get(node.input[1], ()) if node.op_type in ("MatMul", "MatMulInteger") else ()
+        if len(shape) == 2:
+            found[(shape[0], shape[1])] += 1
+    return found
 
 
 def seconds_of(product: Product, precision: str, threads: int) -> float:
@@ -103,13 +133,17 @@ def seconds_of(product: Product, precision: str, threads: int) -> float:
 
 
 def floor(pack: Path, threads: int) -> dict[str, Any]:
-    """By precision: RTF of the floor, and multiplications a second (10^9) that the products reached here."""
+    """By precision: RTF of the floor, and multiplications a second (10^9) that the products reached here; and what the
+    branch for hot words adds, in fp32."""
     products = products_of(pack)
     macs = sum(product.macs for product in products)
     found: dict[str, Any] = {"gmacs_per_audio_second": macs / SEGMENT_SECONDS / 1e9}
     for precision in ("int8", "fp32"):
         seconds = sum(seconds_of(product, precision, threads) * product.count for product in products)
         found[precision] = {"rtf": seconds / SEGMENT_SECONDS, "gmacs_per_second": macs / seconds / 1e9}
+    branch = hotword_products_of(pack, HOTWORDS)
+    seconds = sum(seconds_of(product, "fp32", threads) * product.count for product in branch)
+    found["hotwords"] = {"words": HOTWORDS, "rtf": seconds / SEGMENT_SECONDS}
     return found
 
 

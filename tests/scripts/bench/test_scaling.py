@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 
 from scripts.bench import scaling
-from scripts.bench.floor import Product, products_of, seconds_of
+from scripts.bench.floor import Product, hotword_products_of, products_of, seconds_of
 from scripts.bench.measure import Finished
 from scripts.bench.scaling import Crowd, Plan, Point, make_hotwords, measure, page, settings_of
 from tests.scripts.bench.test_report import MACHINE
 
 FLOORS: dict[int, dict[str, Any]] = {
-    threads: {"int8": {"rtf": 0.01 / threads, "gmacs_per_second": 100.0}, "fp32": {"rtf": 0.04 / threads}}
+    threads: {
+        "int8": {"rtf": 0.01 / threads, "gmacs_per_second": 100.0},
+        "fp32": {"rtf": 0.04 / threads},
+        "hotwords": {"words": 100, "rtf": 0.002},
+    }
     for threads in (2, 1)
 }
 
@@ -74,11 +78,13 @@ def test_the_page_compares_with_a_minute_the_floor_none_and_one_client() -> None
         for at, rtf, peak in ((0, 0.02, 100), (1, 0.025, 180), (100, 0.03, 190))
     ]
     crowd = [Crowd(1, 70.0, 0.4, 0.5, 0), Crowd(64, 66.5, 25.0, 27.0, 1)]
+    text = page(MACHINE, [*lengths, *words], crowd, FLOORS, 3)
     rows = {
         tuple(cell.strip() for cell in line.strip("|").split("|"))
-        for line in page(MACHINE, [*lengths, *words], crowd, FLOORS, 3).splitlines()
+        for line in text.splitlines()
         if line.startswith("| ")
     }
+    assert "\n10% of the time without hot words." in text
     assert ("300 s", "2", "0.0150", "0.75", "100", "0.00090") in rows
     assert ("2", "0.0050", "100", "0.0150", "3.0", "0.0200") in rows
     assert ("1", "0.0100", "100", "-", "-", "0.0400") in rows
@@ -86,22 +92,22 @@ def test_the_page_compares_with_a_minute_the_floor_none_and_one_client() -> None
     assert ("64", "66.5", "0.95", "25.00", "27.00", "1") in rows
 
 
-def test_the_products_of_a_pack_are_counted_by_what_goes_through_them(tmp_path: Path) -> None:
+def graph(folder: Path, name: str, shapes: list[tuple[int, int]]) -> None:
+    """A graph with products of activations with weights of these shapes, and one of two activations."""
     onnx = pytest.importorskip("onnx", reason="reads graphs")
     from onnx import TensorProto, helper, numpy_helper
 
-    def graph(name: str, shapes: list[tuple[int, int]]) -> None:
-        weights = [
-            numpy_helper.from_array(np.zeros(shape, np.int8), f"w{n}") for n, shape in enumerate(shapes)
-        ]
-        nodes = [helper.make_node("MatMulInteger", [f"x{n}", f"w{n}"], [f"y{n}"]) for n in range(len(shapes))]
-        nodes.append(helper.make_node("MatMul", ["y0", "y1"], ["z"]))  # of two activations: not counted
-        inputs = [helper.make_tensor_value_info("x0", TensorProto.UINT8, [1, 1])]
-        made = helper.make_graph(nodes, name, inputs, [], weights)
-        onnx.save(helper.make_model(made), tmp_path / f"{name}.onnx")
+    weights = [numpy_helper.from_array(np.zeros(shape, np.int8), f"w{n}") for n, shape in enumerate(shapes)]
+    nodes = [helper.make_node("MatMulInteger", [f"x{n}", f"w{n}"], [f"y{n}"]) for n in range(len(shapes))]
+    nodes.append(helper.make_node("MatMul", ["y0", "y1"], ["z"]))
+    inputs = [helper.make_tensor_value_info("x0", TensorProto.UINT8, [1, 1])]
+    made = helper.make_graph(nodes, name, inputs, [], weights)
+    onnx.save(helper.make_model(made), folder / f"{name}.onnx")
 
-    graph("encoder", [(560, 1536), (512, 512), (512, 512)])
-    graph("decoder", [(512, 1024), (512, 512)])
+
+def test_the_products_of_a_pack_are_counted_by_what_goes_through_them(tmp_path: Path) -> None:
+    graph(tmp_path, "encoder", [(560, 1536), (512, 512), (512, 512)])
+    graph(tmp_path, "decoder", [(512, 1024), (512, 512)])
     assert set(products_of(tmp_path)) == {
         Product(250, 560, 1536, 1),
         Product(250, 512, 512, 2),
@@ -109,10 +115,26 @@ def test_the_products_of_a_pack_are_counted_by_what_goes_through_them(tmp_path: 
         Product(60, 512, 512, 1),  # of tokens
     }
     assert Product(250, 560, 1536, 2).macs == 2 * 250 * 560 * 1536
-    graph("encoder", [])
-    graph("decoder", [])
+    graph(tmp_path, "encoder", [])
+    graph(tmp_path, "decoder", [])
     with pytest.raises(ValueError, match="Give an int8 pack"):
         products_of(tmp_path)
+
+
+def test_hot_words_are_projected_in_every_pass_and_chosen_in_one_more(tmp_path: Path) -> None:
+    assert hotword_products_of(tmp_path, 3) == []
+    # One layer that attends: query and output, keys and values, and a feed-forward of the same shape as these.
+    graph(tmp_path, "bias_decoder", [(8, 8), (8, 8), (8, 16), (8, 16), (16, 8)])
+    graph(tmp_path, "bias_head", [(8, 90)])
+    few = {
+        (product.rows, product.inner, product.outer): product.count
+        for product in hotword_products_of(tmp_path, 3)
+    }
+    assert few == {(60, 8, 8): 4, (4, 8, 16): 2, (60, 8, 16): 2, (60, 16, 8): 2, (60, 8, 90): 1}
+    many = {
+        product.rows: product.count for product in hotword_products_of(tmp_path, 100) if product.outer == 16
+    }
+    assert many == {101: 1, 51: 2, 60: 3}
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
