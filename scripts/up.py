@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -123,9 +124,15 @@ def instances_of(
         port = int(given.get("PORT", DEFAULT_PORT)) + number
         image = f"{prefix}:{version}-{picked['variant']}"
         project = given.get("PROJECT", DEFAULT_PROJECT) + (f"-{picked['name']}" if number else "")
-        variables |= {"ASR_IMAGE": image, "PORT": str(port), "PROJECT": project}
+        variables |= {"ASR_IMAGE": image, "PORT": str(port), "PROJECT": project, "HOST_NAME": host_name()}
         made.append(Instance(project, picked["variant"], image, port, tuple(files), exporter, variables))
     return made
+
+
+def host_name() -> str:
+    """The name by which others ask this host; empty for one that the service would not take."""
+    name = socket.gethostname()
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) else ""
 
 
 def model_variables(model: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.service.errors import INVALID, Failure
+from app.service.hosts import KnownHosts, name_in
 from app.service.settings import Settings
 
 ALWAYS_PUBLIC = frozenset({"/healthz", "/readyz"})
@@ -37,6 +38,7 @@ MAX_HEADER_BYTES = 32 << 10
 _OF_OURS = frozenset({"", "none", "same-origin"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ANONYMOUS = "anonymous"
+_DENIAL = "websocket.http.response"  # the server can answer a handshake like any other request
 
 
 class ApiKeys:
@@ -90,6 +92,18 @@ _FOREIGN = Failure(
     None,
     "foreign_site",
 )
+
+
+def failure_by_name(host: str) -> Failure:
+    """What is said to whom asks an open service by a name that anybody could have pointed at it."""
+    return Failure(
+        421,
+        f"This service has no API keys, and does not know itself as '{name_in(host)[:80]}'. Ask it by its address or "
+        "as localhost; or let its operator list that name in ASR_ALLOWED_HOSTS, or give it API keys.",
+        INVALID,
+        None,
+        "unknown_host",
+    )
 
 
 def client_of(scope: Scope) -> str:
@@ -157,6 +171,7 @@ class Guard:
         public.update(DOCS if settings.docs == "public" else ())
         public.update((METRICS,) if settings.metrics == "public" else ())
         self._public = frozenset(public)
+        self._hosts = KnownHosts((settings.host.casefold(), *settings.allowed_hosts))
         self._root_path = settings.root_path
         self._page = settings.page == "on"
 
@@ -180,17 +195,26 @@ class Guard:
                 scope, receive, _with_headers(send), failure_without_key(given=bool(authorization))
             )
             return
-        if not self._keys and self._is_work_of_another_site(scope):
-            await self._refuse(scope, receive, _with_headers(send), _FOREIGN)
+        failure = None if self._keys else self._fault_of_origin(scope)
+        if failure is not None:
+            await self._refuse(scope, receive, _with_headers(send), failure)
             return
         await self._app(scope, receive, _with_headers(send))
 
-    def _is_work_of_another_site(self, scope: Scope) -> bool:
-        """With keys such a request has none, and is refused for that. Websockets are let in: FunASR's client for
-        browsers comes from pages of any site."""
-        if scope["type"] != "http" or scope["method"] in _READING:
-            return False
-        return header_of(scope, b"sec-fetch-site") not in _OF_OURS
+    def _fault_of_origin(self, scope: Scope) -> Failure | None:
+        """What is wrong with a request that a page of another site may have caused. With keys such a request has none,
+        and is refused for that. Machines ask for health and metrics by any name, and these hold nothing of users."""
+        host = header_of(scope, b"host")
+        path = str(scope["path"]).removeprefix(self._root_path)
+        if path not in self._public - DOCS and not self._hosts.know(host):
+            return failure_by_name(host)
+        if (
+            scope["type"] == "websocket"
+        ):  # browsers do not tell the site of these, but where the page came from
+            may_come = self._hosts.may_come_from(header_of(scope, b"origin"), host)
+            return None if may_come else _FOREIGN
+        is_work = scope["method"] not in _READING
+        return _FOREIGN if is_work and header_of(scope, b"sec-fetch-site") not in _OF_OURS else None
 
     def _is_public(self, scope: Scope) -> bool:
         path = str(scope["path"]).removeprefix(self._root_path)
@@ -199,7 +223,7 @@ class Guard:
         return path in self._public or (self._page and (path in PAGE_DOOR or path.startswith(PAGE_FILES)))
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, failure: Failure) -> None:
-        if scope["type"] == "websocket":
+        if scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008, "reason": failure.code or ""})
             return
         response = JSONResponse(failure.body, failure.status, headers=dict(failure.headers))
@@ -208,7 +232,7 @@ class Guard:
 
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in {"http.response.start", f"{_DENIAL}.start"}:
             headers: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
             there = {name.lower() for name, _ in headers}
             message["headers"] = [*headers, *(pair for pair in SAFE_HEADERS if pair[0] not in there)]

@@ -24,6 +24,7 @@ from app.asr.engine import (
     bytes_of,
 )
 from app.asr.errors import InputError, OutputError
+from app.service.hosts import check_name
 
 PREFIX = "ASR_"
 Exposure = Literal["public", "key", "off"]
@@ -93,6 +94,11 @@ class Settings(BaseSettings):
         description="keys that clients must give, separated by commas; empty: none needed",
     )
     api_keys_file: Path | None = Field(None, description="file with one key a line, in addition")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=100,
+        description="names this service is asked by, beside its own; without keys others are refused; * is any",
+    )
 
     max_upload_bytes: int = Field(2 << 30, ge=1 << 10, le=1 << 40, description="largest request body")
     max_audio_seconds: float = Field(12 * 3600, ge=1, le=7 * 86400, description="longest file")
@@ -139,7 +145,7 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator("model_aliases", "api_keys", mode="before")
+    @field_validator("model_aliases", "api_keys", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part for part in _LIST.split(value) if part) if isinstance(value, str) else value
@@ -169,6 +175,14 @@ class Settings(BaseSettings):
         for key in value:
             check_key(key.get_secret_value())
         return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_of_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.casefold().rstrip(".") for name in value)
+        for name in names:
+            check_name(name)
+        return names
 
     @property
     def engine_options(self) -> EngineOptions:

@@ -50,6 +50,15 @@ def test_every_setting_can_be_given_and_none_is_invented() -> None:
     assert handed_on() == set(Settings.model_fields) - OF_THE_IMAGE
 
 
+def test_other_containers_may_ask_by_the_name_that_compose_gives_it() -> None:
+    (name,) = yaml.safe_load((IMAGES / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    read = yaml.safe_load((IMAGES / "compose.yaml").read_text(encoding="utf-8"))["services"][name]
+    (line,) = [line for line in read["environment"] if line.startswith(f"{PREFIX}ALLOWED_HOSTS=")]
+    filled = line.replace("${HOST_NAME:-}", "GPU-1").replace(f"${{{PREFIX}ALLOWED_HOSTS:-}}", "")
+    given: dict[str, Any] = {"allowed_hosts": filled.partition("=")[2]}
+    assert Settings(**given).allowed_hosts == (name, "gpu-1")
+
+
 def test_what_the_image_sets_is_not_taken_away() -> None:
     """A name without a value removes the image's own; Docker was seen to do so."""
     dockerfile = (IMAGES / "Dockerfile").read_text(encoding="utf-8")

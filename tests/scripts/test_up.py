@@ -101,6 +101,17 @@ def test_one_instance_a_card_each_with_its_port_and_project(
     assert f"http://127.0.0.1:{free_port + 1}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("gpu-1", "gpu-1"), ("gpu1.lan", "gpu1.lan"), ("(none)", ""), ("", "")]
+)
+def test_the_service_is_told_the_name_of_its_host(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: name)
+    picked = up.instances_of(verdict(gpu_instance(0)), {"containers": {"cdi": True}}, {})
+    assert [instance.variables["HOST_NAME"] for instance in picked] == [told]
+
+
 def test_without_cdi_a_card_is_named_by_its_unique_id(
     docker: FakeDocker, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:

@@ -127,7 +127,7 @@ def raw(address: str, head: str, body: bytes = b"") -> socket.socket:
 
 HEAD = """
 POST /v1/audio/transcriptions HTTP/1.1
-Host: service
+Host: localhost
 Authorization: Bearer key-of-anna
 Content-Type: multipart/form-data; boundary=xyz
 """
@@ -154,7 +154,7 @@ def test_413_comes_as_soon_as_an_unannounced_body_is_too_large(tmp_path: Path, s
 
 
 def test_enormous_headers_are_refused(address: str) -> None:
-    with raw(address, "GET /healthz HTTP/1.1\nHost: service\nX-Large: " + "x" * 100_000) as connection:
+    with raw(address, "GET /healthz HTTP/1.1\nHost: localhost\nX-Large: " + "x" * 100_000) as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
 
 

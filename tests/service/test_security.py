@@ -62,6 +62,46 @@ def test_without_keys_no_page_of_another_site_can_give_work(tmp_path: Path, site
     assert get(app, "/v1/models", headers={"Sec-Fetch-Site": site}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "localhost", "asr", "ASR.:8000"]
+)
+def test_without_keys_it_is_asked_by_names_that_nobody_can_point_at_it(tmp_path: Path, host: str) -> None:
+    app = app_in(tmp_path, allowed_hosts="asr, speech.example.org")
+    assert get(app, "/v1/jobs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["rebound.example", "localhost.example:8000", "127.0.0.1.example", "asr.example"]
+)
+def test_without_keys_no_name_that_was_pointed_at_it_is_answered(tmp_path: Path, host: str) -> None:
+    """DNS rebinding: for the browser, the page of that name and this service are one site."""
+    recogniser = FakeRecogniser()
+    app = app_in(tmp_path, recogniser, allowed_hosts="asr")
+    for path in ("/", "/ui/", "/docs", "/v1/jobs", "/v1/capacity", "/nothing"):
+        assert get(app, path, headers={"Host": host}).status_code == 421
+    refused = transcribe(app, headers={"Host": host}).json()["error"]
+    assert refused["code"] == "unknown_host"
+    assert f"'{host.partition(':')[0]}'" in refused["message"] and "ASR_ALLOWED_HOSTS" in refused["message"]
+    assert recogniser.requests == []
+
+
+def test_machines_ask_for_health_and_metrics_by_any_name(tmp_path: Path) -> None:
+    named = {"Host": "rebound.example"}
+    app = app_in(tmp_path)
+    assert {get(app, path, headers=named).status_code for path in ("/healthz", "/readyz", "/metrics")} == {
+        200
+    }
+    assert get(app_in(tmp_path, metrics="key"), "/metrics", headers=named).status_code == 421
+
+
+def test_with_keys_or_where_the_operator_says_so_names_do_not_matter(tmp_path: Path) -> None:
+    named = {"Host": "gateway.example"}
+    assert get(app_in(tmp_path, allowed_hosts="*"), "/v1/jobs", headers=named).status_code == 200
+    closed = app_in(tmp_path, api_keys=KEY)
+    assert get(closed, "/v1/jobs", headers={**named, **bearer(KEY)}).status_code == 200
+    assert get(closed, "/v1/jobs", headers=named).status_code == 401
+
+
 def test_health_is_public_and_the_rest_is_not(tmp_path: Path) -> None:
     app = app_in(tmp_path, api_keys=KEY)
     open_to_all = {path: get(app, path).status_code for path in ("/healthz", "/readyz", "/metrics", "/docs")}

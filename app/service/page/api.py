@@ -78,7 +78,7 @@ class ApiClient:
             self._app, root_path=self._root_path, client=(caller.address or "127.0.0.1", 0)
         )
         headers = {"Authorization": caller.authorization} if caller.authorization else {}
-        base = f"http://page{self._root_path}"
+        base = f"http://localhost{self._root_path}"
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers) as client:
             yield client
 
