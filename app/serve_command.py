@@ -154,6 +154,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """The web server; `serve(sockets=[...])` runs it."""
     import uvicorn
 
+    from app.service.heads import bounded_protocol
     from app.service.security import MAX_HEADER_BYTES
 
     class Server(uvicorn.Server):
@@ -175,7 +176,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
             root_path=settings.root_path,
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            http="h11",
+            http=bounded_protocol(settings.upload_idle_seconds),
         )
     )
 

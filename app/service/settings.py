@@ -111,7 +111,9 @@ class Settings(BaseSettings):
     idle_seconds: float | None = Field(
         None, ge=1, le=30 * 86400, description="without work for so long, the model is unloaded; empty: never"
     )
-    upload_idle_seconds: float = Field(30, ge=0.1, le=3600, description="longest pause of an upload")
+    upload_idle_seconds: float = Field(
+        30, ge=0.1, le=3600, description="longest pause of an upload, longest time for the head of a request"
+    )
     request_seconds: float = Field(4 * 3600, ge=0.1, le=7 * 86400, description="longest time for one request")
     jobs_at_once: int = Field(4, ge=1, le=64, description="jobs that run at the same time")
     jobs_keep_seconds: float = Field(
