@@ -319,6 +319,87 @@ def test_this_host_is_probed_explained_and_started(docker: FakeDocker, free_port
     assert "Verdict" in done.stdout and f"ready: http://127.0.0.1:{free_port}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("prefix", "answers", "told"),
+    [
+        ("seaco-speech", [], "cannot be built"),
+        ("registry.example/asr", [("pull", 1, "", "manifest unknown")], "Check IMAGE_PREFIX and VERSION"),
+        ("registry.example/asr", [("pull", 1, "", "i/o timeout")], "i/o timeout"),
+    ],
+)
+def test_an_image_that_cannot_be_had_is_told_before_anything_starts(
+    docker: FakeDocker,
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: int,
+    capsys: pytest.CaptureFixture[str],
+    prefix: str,
+    answers: Answers,
+    told: str,
+) -> None:
+    """One of ours in a bundle, which holds no recipe, and two that a registry does not give."""
+    docker.answer([("image inspect", 1, "", ""), *answers, *READY])
+    monkeypatch.setenv("PORT", str(free_port))
+    monkeypatch.setenv("IMAGE_PREFIX", prefix)
+    monkeypatch.setattr(up, "BUILD", "scripts/not-in-a-bundle.sh")
+    assert run(monkeypatch, gpu_instance(0)) == 2
+    assert told in capsys.readouterr().err
+    assert not docker.asked("up --detach")
+
+
+def test_an_image_of_a_registry_is_fetched(
+    docker: FakeDocker, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    docker.answer([("image inspect", 1, "", ""), *READY])
+    monkeypatch.setenv("PORT", str(free_port))
+    monkeypatch.setenv("IMAGE_PREFIX", "registry.example/asr")
+    assert run(monkeypatch, gpu_instance(0)) == 0
+    assert docker.asked("pull registry.example/asr:0.1.0-cuda-fp16")
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (1, 2)])
+def test_an_image_of_our_own_that_is_not_here_is_built(
+    docker: FakeDocker,
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: int,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    code: int,
+) -> None:
+    docker.answer([("image inspect", 1, "", ""), *READY])
+    recipe = docker.folder / "build"
+    recipe.write_text(f'#!/bin/sh\necho "$@" >"$0.asked"\nexit {status}\n', encoding="ascii")
+    recipe.chmod(0o755)
+    monkeypatch.setattr(up, "BUILD", str(recipe))
+    monkeypatch.setenv("PORT", str(free_port))
+    assert run(monkeypatch, gpu_instance(0)) == code
+    assert (docker.folder / "build.asked").read_text(encoding="ascii") == "cuda-fp16\n"
+    assert ("The image could not be built" in capsys.readouterr().err) == bool(code)
+
+
+def test_facts_that_nobody_recorded_so_are_refused(
+    docker: FakeDocker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "facts.json").write_text('{"not": "facts"}', encoding="utf-8")
+    monkeypatch.setenv("FACTS", str(tmp_path / "facts.json"))
+    assert up.main(["up"]) == 2
+    assert "No variant could be picked" in capsys.readouterr().err
+
+
+def test_a_docker_that_fails_half_way_is_told_with_what_it_said(
+    docker: FakeDocker, monkeypatch: pytest.MonkeyPatch, free_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker.answer([("inspect --format {{.Restart", 1, "", "Error: No such object")])
+    monkeypatch.setenv("PORT", str(free_port))
+    assert run(monkeypatch, gpu_instance(0)) == 1
+    assert "docker inspect --format failed: Error: No such object" in capsys.readouterr().err
+
+
+def test_another_word_than_up_and_down_shows_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        up.main(["restart"])
+    assert stopped.value.code == 2 and "up|down" in capsys.readouterr().err
+
+
 def test_down_ends_what_up_started_and_nothing_else(docker: FakeDocker) -> None:
     projects = [{"Name": name} for name in ("seaco-speech", "seaco-speech-gpu1", "seaco-speech-of-others")]
     docker.answer([("compose ls", 0, json.dumps(projects), "")])
