@@ -66,6 +66,7 @@ class FakeBackend:
     precision: str = "fp16"
     device: str = "fake:0"
     ran: list[BatchShape] = field(default_factory=list)
+    newest: Sequence[NDArray[np.float32]] = ()
     released: int = 0
 
     @property
@@ -91,6 +92,7 @@ class FakeBackend:
             raise DeviceMemoryError(f"{needed} bytes do not fit", fix="none")
         self.fake_memory.last_peak = max(self.fake_memory.last_peak, needed)
         self.ran.append(shape)
+        self.newest = batch
         return [_heard(segment) for segment in batch]
 
     def release(self) -> None:
