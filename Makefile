@@ -122,7 +122,7 @@ fuzz: .venv-serve .venv-fuzz ## send 10,000 random requests to a service of our 
 fuzz-media: .venv-dev ## decode 10,000 damaged recordings; each gives sound or is refused (ARGS="--cases N --minutes M")
 	@$(RUN_DEV) -m tests.fuzz.media $(ARGS)
 
-chaos: .venv-dev ## random faults against a real service under load; nothing may be lost (ARGS="--seed N --minutes M --write"); needs root for all of them
+chaos: .venv-dev .venv-ops ## random faults against a real service under load; nothing may be lost (ARGS="--seed N --minutes M --write"); needs root for all of them
 	@$(RUN_DEV) -m tests.chaos $(ARGS)
 
 lock: ## rewrite requirements/*.txt from requirements/*.in (needs uv)

@@ -13,16 +13,20 @@ import httpx
 
 from app.asr.catalogue import DEMO_PACKS
 from tests.chaos.clients import Client, JobClient, PlainClient
-from tests.chaos.faults import FAULTS, NotHere
+from tests.chaos.faults import ACCIDENTS, FAULTS
 from tests.chaos.ledger import Ledger
-from tests.chaos.world import World, made_world
-from tests.support.service_process import service
+from tests.chaos.world import NotHere, World, made_world
+from tests.support.service_process import service, until
 from tests.support.witness import endings
 
 RECORDINGS = DEMO_PACKS.parent / "recordings"
 FILES = [RECORDINGS / name for name in ("command-1.flac", "golden.wav", "names.ogg", "meeting.ogg")]
 _JOB_CLIENTS, _PLAIN_CLIENTS = 2, 2
 _LAST_JOBS_SECONDS = 180.0
+# Alerts that look back so far that they are still true at the end.
+_REMEMBERED = {"AsrWorkerRestarting", "AsrHostOomKill", "AsrRequestsFailing", "AsrJobDatabaseFailing"}
+# What other programs on this machine can make true.
+_OF_THE_MACHINE = {"AsrMemoryLow", "AsrSwapThrashing"}
 # What a service that does not do as it should makes of the campaign's own steps.
 _STUCK = (AssertionError, httpx.HTTPError, subprocess.TimeoutExpired)
 
@@ -67,6 +71,7 @@ def run(folder: Path, seed: int, seconds: float, faults: Sequence[str] = tuple(F
         ledger.count("connections broken on the way", world.network.broken)
         try:
             _reckon(world, expected)
+            _reckon_watching(world)
             code = world.service.stop()
             if code != 0:
                 ledger.wrong(f"the service ended with {code}")
@@ -115,6 +120,24 @@ def _reckon(world: World, expected: Mapping[Path, str]) -> None:
     for line in world.service.log().splitlines():
         if "a fault while answering" in line or "error of the service itself" in line:
             world.ledger.wrong(f"the service's log: {line[:2000]}")
+
+
+def _reckon_watching(world: World) -> None:
+    """Prometheus was right about who was there, has the service's figures, and alarms nothing that has ended."""
+    ledger, watching = world.ledger, world.watching
+    for lie in watching.lies():
+        ledger.wrong(f"Prometheus: {lie}")
+    told = {name: value for name, value in world.metrics().items() if name.startswith("asr_jobs{")}
+    until(
+        lambda: all(watching.value(name) == value for name, value in told.items()),
+        lambda: f"Prometheus has {[watching.value(name) for name in told]}, the service {told}",
+    )
+    alarmed = watching.alarmed()
+    if false := alarmed - _REMEMBERED - _OF_THE_MACHINE:
+        ledger.wrong(f"alarmed at the end: {sorted(false)}")
+    if world.workers_lost > ACCIDENTS and "AsrWorkerRestarting" not in alarmed:
+        ledger.wrong(f"{world.workers_lost} workers were lost, and AsrWorkerRestarting is not true")
+    ledger.count("scrapes kept", len(watching.samples('up{job="asr"}')))
 
 
 def _reckon_jobs(world: World, listed: Sequence[str], expected: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import httpx
 from tests.chaos.ledger import REFUSED, TRANSPORT, Ledger, SentJob
 
 _COME_AGAIN = {408, 429, 503}
+_FROM_GATEWAY = {502, 503, 504}  # with a page of HTML and not our shape of errors
 _PAUSE = 0.3  # seconds between two tries
 _AT_ONCE = 3  # jobs that one client has in work
 
@@ -55,6 +56,9 @@ class Client(threading.Thread):
             answer = httpx.request(method, self._address + path, headers=headers, timeout=60, **form)  # type: ignore[arg-type]
         except httpx.HTTPError as error:
             self._ledger.missed(f"{TRANSPORT}: {type(error).__name__}", began)
+            return None
+        if answer.status_code in _FROM_GATEWAY and "json" not in answer.headers.get("content-type", ""):
+            self._ledger.missed(f"{REFUSED}: {answer.status_code} by the gateway", began)
             return None
         if answer.status_code in _COME_AGAIN:
             code = answer.json()["error"]["code"]

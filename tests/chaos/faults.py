@@ -1,13 +1,15 @@
 """The faults. Each does its harm, ends it, and holds what the service says of itself against what was done.
 
 A function takes the world and returns when the service takes work again. `NotHere` is raised where the machine cannot
-do such harm. Requests may be refused only within `ledger.disturbance()`.
+do such harm. Requests may be refused only within `ledger.disturbance()`. Prometheus must tell of what it can see: the
+alert that is made for a fault becomes true while it lasts, and ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,17 +19,14 @@ from pathlib import Path
 
 import httpx
 
+from tests.chaos import surroundings
 from tests.chaos.network import GOOD, Line
 from tests.chaos.volume import filled
-from tests.chaos.world import World
+from tests.chaos.world import ENDED, NotHere, World
 from tests.support.service_process import until
 from tests.support.witness import watch
 
 Fault = Callable[[World], None]
-
-
-class NotHere(Exception):  # noqa: N818 - it is no fault of the service
-    """This machine cannot do such harm; the message says why."""
 
 
 def worker_killed(world: World) -> None:
@@ -51,8 +50,11 @@ def worker_out_of_memory(world: World) -> None:
             eater.wait()
 
     _lose_worker(world, eat)
+    world.watching.until_alarmed("AsrHostOomKill")
 
 
+# So many workers may be lost before AsrWorkerRestarting calls it a state.
+ACCIDENTS = 2
 # Slow enough that it can be stopped before it is its own turn.
 _EATER = """
 import sys, time
@@ -75,6 +77,14 @@ def _lose_worker(world: World, harm: Callable[[], None]) -> None:
     expected = {**before, name: before.get(name, 0) + 1}
     if (told := world.restarts()) != expected:
         world.ledger.wrong(f"a worker was killed: restarts went from {before} to {told}")
+    world.workers_lost += 1
+    world.ledger.count(ENDED)
+    watching = world.watching
+    until(lambda: watching.value(name) == told.get(name), lambda: f"{name} is not scraped")
+    if world.workers_lost > ACCIDENTS:
+        watching.until_alarmed("AsrWorkerRestarting")
+    elif watching.is_alarmed("AsrWorkerRestarting"):
+        world.ledger.wrong(f"AsrWorkerRestarting after {world.workers_lost}")
 
 
 def worker_stopped(world: World) -> None:
@@ -92,14 +102,15 @@ def worker_stopped(world: World) -> None:
 def service_killed(world: World) -> None:
     """kill -9 of the web process; its worker ends by itself."""
     world.until_work_got_on()
-    with world.ledger.disturbance():
+    with world.outage(long=True):
         world.service.kill()
+        world.watching.until_alarmed("AsrServiceDown")
         world.start()
 
 
 def service_terminated(world: World) -> None:
     """One to six SIGTERMs within a second: it ends in good order, with its own exit code, whatever it was doing."""
-    with world.ledger.disturbance():
+    with world.outage():
         for _ in range(world.random.randint(0, 5)):
             os.kill(world.service.pid, signal.SIGTERM)
             time.sleep(world.random.uniform(0.0, 0.2))
@@ -122,15 +133,16 @@ def data_volume_full(world: World) -> None:
         refused = client.post("/v1/jobs", files={"file": ("a.wav", bytes(1 << 20))})
         if refused.status_code != 503 or not refused.json()["error"]["code"]:
             world.ledger.wrong(f"a full disk: answer {refused.status_code} {refused.text[:200]}")
-        time.sleep(world.random.uniform(1.0, 3.0))
+        world.watching.until_alarmed("AsrDiskLow")
         for path in ("/healthz", "/readyz", "/metrics"):
             if (code := client.get(path).status_code) != 200:
                 world.ledger.wrong(f"a full disk: {path} gives {code}")
+    world.watching.until_calm("AsrDiskLow")
 
 
 def job_database_damaged(world: World) -> None:
     """While the service is stopped, its job database is damaged: set aside with the uploads of the jobs it knew."""
-    with world.ledger.disturbance():
+    with world.outage():
         _stop(world)
         jobs = world.data / "jobs"
         kind = world.random.choice([_cut, _spoilt, _emptied])
@@ -148,6 +160,10 @@ def job_database_damaged(world: World) -> None:
             )
         if (told := world.metrics()["asr_job_databases_set_aside"]) != len(aside) + 1:
             world.ledger.wrong(f"{len(aside) + 1} databases were damaged, {told} are told")
+    world.watching.until_alarmed("AsrJobDatabaseSetAside")
+    for folder in found:
+        shutil.rmtree(folder)
+    world.watching.until_calm("AsrJobDatabaseSetAside")
 
 
 def _cut(path: Path) -> None:
@@ -169,20 +185,23 @@ def pack_damaged(world: World) -> None:
     weights = world.pack / "weights.safetensors"
     whole = weights.read_bytes()
     place = world.random.randrange(len(whole))
-    with world.ledger.disturbance():
+    with world.outage():
         _stop(world)
         try:
             weights.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
             world.service.launch()
+            world.ledger.count(ENDED)
             until(lambda: _state(world) == "failed", lambda: f"a damaged pack: {_state(world)}")
             with httpx.Client(base_url=world.service.address, timeout=60) as client:
                 told = client.get("/readyz")
                 if "damaged" not in told.json()["message"] or world.metrics()["asr_engine_ready"] != 0:
                     world.ledger.wrong(f"a damaged pack: {told.text}")
+            world.watching.until_alarmed("AsrServiceNotReady")
             _stop(world)
         finally:
             weights.write_bytes(whole)
         world.start()
+    world.watching.until_calm("AsrServiceNotReady")
 
 
 def _state(world: World) -> str:
@@ -220,4 +239,10 @@ FAULTS: dict[str, Fault] = {
     "model pack damaged": pack_damaged,
     "network slow": network_slow,
     "network breaks connections": network_lossy,
+    "gateway killed (kill -9)": surroundings.gateway_killed,
+    "gateway reloaded": surroundings.gateway_reloaded,
+    "exporter killed (kill -9)": surroundings.exporter_killed,
+    "Prometheus killed (kill -9)": surroundings.prometheus_killed,
+    "log volume full, and a restart meanwhile": surroundings.log_volume_full,
+    "clock set by hours or a day": surroundings.clock_set,
 }

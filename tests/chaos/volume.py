@@ -12,7 +12,7 @@ _PIECE = bytes(64 << 10)
 
 
 @contextlib.contextmanager
-def small_volume(place: Path, mebibytes: int = 256) -> Iterator[str | None]:
+def small_volume(place: Path, mebibytes: int) -> Iterator[str | None]:
     """ext4 from a file at `place`; gives None when it is there, else why not (then `place` is a plain folder)."""
     place.mkdir()
     image = place.with_name(place.name + ".image")
@@ -41,6 +41,9 @@ def filled(place: Path) -> Iterator[None]:
     stuffing = place / "stuffing"
     descriptor = os.open(stuffing, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
+        with contextlib.suppress(OSError):  # most of it at once, without being written
+            os.posix_fallocate(descriptor, 0, os.statvfs(place).f_bavail * os.statvfs(place).f_frsize)
+        os.lseek(descriptor, 0, os.SEEK_END)
         for piece in (_PIECE, _PIECE[:512], _PIECE[:1]):
             with contextlib.suppress(OSError):
                 while os.write(descriptor, piece):

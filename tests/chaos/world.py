@@ -1,4 +1,4 @@
-"""The service under test and all around it that a fault can reach: its data volume, pack, control group, network."""
+"""The service under test and all around it that a fault can reach: volumes, pack, clock, network, gateway, watchers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,28 @@ from typing import Any
 import pytest
 
 from app.asr.catalogue import DEMO_PACKS
+from tests.chaos.gateway import Gateway
 from tests.chaos.ledger import Ledger
 from tests.chaos.network import BadNetwork
+from tests.chaos.timepiece import Timepiece
 from tests.chaos.volume import small_volume
+from tests.chaos.watching import Watching
 from tests.support.cgroup import Group, limited
 from tests.support.service_process import ServiceProcess, until
 from tests.support.witness import watch
 
+ENDED = "processes killed or ended"  # each was started again
 _MEMORY = 700 << 20  # bytes for the service; both its processes take about half of it
+_DATA_MEBIBYTES = (
+    4096  # of which a file takes what is written: above the limit of AsrDiskLow as long as it is not full
+)
+_LOG_MEBIBYTES = 64
+# Longer than a campaign, shorter than the steps of the clock: no job may be forgotten for its age.
+_KEEP_SECONDS = 3000
+
+
+class NotHere(Exception):  # noqa: N818 - it is no fault of the service
+    """This machine cannot do such harm; the message says why."""
 
 
 @dataclass
@@ -31,23 +45,37 @@ class World:
 
     service: ServiceProcess
     data: Path
+    logs: Path
     pack: Path
+    timepiece: Timepiece
+    gateway: Gateway
     network: BadNetwork
+    watching: Watching
     group: Group | None
     no_volume: str | None
     ledger: Ledger
     random: random.Random
     done_at_kill: float = 0.0
+    workers_lost: int = 0
     counts_at_start: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
-        """Starts the service inside its control group; returns when it takes work."""
+        """Starts the service again, inside its control group; returns when it takes work and the gateway knows."""
         self.counts_at_start = Counter(self.ledger.counts)
+        self.ledger.count(ENDED)
         self.service.launch()
         if self.group is not None:
             # At once, so that all its memory counts there: else the kernel finds others larger than the worker.
             self.group.add(self.service.pid)
         self.service.wait_until_ready()
+        self.gateway.wait_until_served()
+
+    @contextlib.contextmanager
+    def outage(self, *, long: bool = False) -> Iterator[None]:
+        """While this lasts, the service may be away, and Prometheus may say so; it must if `long`."""
+        with self.ledger.disturbance(), self.watching.absence("service", long=long):
+            yield
+        self.watching.until_seen()
 
     @property
     def database(self) -> Path:
@@ -87,19 +115,39 @@ class World:
 
 @contextlib.contextmanager
 def made_world(folder: Path, seed: int, ledger: Ledger) -> Iterator[World]:
-    """A world whose service runs."""
+    """A world whose parts all run."""
     with contextlib.ExitStack() as held:
         group: Group | None = None
         with contextlib.suppress(pytest.skip.Exception):
             group = held.enter_context(limited(_MEMORY))
-        data = folder / "data"
-        no_volume = held.enter_context(small_volume(data))
+        data, logs = folder / "data", folder / "logs"
+        no_data = held.enter_context(small_volume(data, _DATA_MEBIBYTES))
+        no_logs = held.enter_context(small_volume(logs, _LOG_MEBIBYTES))
         pack = folder / "pack"
         shutil.copytree(DEMO_PACKS / "int8", pack)
-        settings = {"ASR_MODEL": str(pack), "ASR_PAGE": "off", "ASR_CACHE_DIR": str(folder / "cache")}
-        service = held.enter_context(ServiceProcess(data, settings))
-        network = held.enter_context(contextlib.closing(BadNetwork(service.port, seed)))
-        world = World(service, data, pack, network, group, no_volume, ledger, random.Random(seed))
-        world.start()
+        timepiece = Timepiece(folder / "clock")
+        settings = {
+            **timepiece.environment,
+            "ASR_MODEL": str(pack),
+            "ASR_PAGE": "off",
+            "ASR_CACHE_DIR": str(folder / "cache"),
+            "ASR_JOBS_KEEP_SECONDS": str(_KEEP_SECONDS),
+        }
+        service = held.enter_context(ServiceProcess(data, settings, logs / "service.log"))
+        gateway = held.enter_context(contextlib.closing(Gateway(folder / "gateway", service.port)))
+        network = held.enter_context(contextlib.closing(BadNetwork(gateway.port, seed)))
+        watching = held.enter_context(
+            contextlib.closing(Watching(folder / "watching", service.address, data))
+        )
+        world = World(
+            *(service, data, logs, pack, timepiece, gateway, network, watching),
+            *(group, no_data or no_logs, ledger, random.Random(seed)),
+        )
+        service.launch()
+        if group is not None:
+            group.add(service.pid)
+        service.wait_until_ready()
         watch(world.database)
+        gateway.start()
+        watching.start()
         yield world

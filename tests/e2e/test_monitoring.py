@@ -28,7 +28,8 @@ from app.asr.catalogue import DEMO_PACKS
 from tests.fakes.gpu_service import REFUSED
 from tests.support.cgroup import limited
 from tests.support.monitoring import DASHBOARDS, program
-from tests.support.stack import SCRAPE_SECONDS, Stack, get_json, running, until
+from tests.support.stack import SCRAPE_SECONDS, Stack, running, until
+from tests.support.watch import get_json
 
 RECORDINGS = DEMO_PACKS.parent / "recordings"
 LOAD_SECONDS = 60.0

@@ -25,9 +25,12 @@ class ServiceProcess:
     Args:
         data: its data directory.
         environment: settings, as ASR_NAME.
+        log: file that what it says is added to; None: beside its data.
     """
 
-    def __init__(self, data: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
@@ -38,7 +41,7 @@ class ServiceProcess:
             "ASR_CACHE_DIR": str(data / "cache"),
             **(environment or {}),
         }
-        self._log = data.parent / f"{data.name}.log"
+        self._log = log or data.parent / f"{data.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -11,13 +11,10 @@ import http.server
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,26 +23,12 @@ import yaml
 
 from app.asr.catalogue import DEMO_PACKS
 from tests.fakes.gpu_host import FakeGpuHost
-from tests.support.monitoring import ALERTS, ROOT, program
+from tests.support.monitoring import ROOT, program
 from tests.support.nvml import build_stand_in
+from tests.support.watch import free_port, get_json, prometheus_command, query
 
 SCRAPE_SECONDS = 2
 _PATIENCE = 60.0
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def get_json(url: str, **query: str) -> Any:
-    """The answer to a GET."""
-    if query:
-        url += "?" + urllib.parse.urlencode(query)
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = _PATIENCE) -> Any:
@@ -152,41 +135,17 @@ class Stack:
                 f"--storage.path={self._folder / 'alerts'}",
             ],
         )
-        targets = self._folder / "targets"
-        targets.mkdir()
-        listed = [
-            {"targets": [url.partition("//")[2]], "labels": {"instance": name}}
-            for name, url in self.exporters.items()
-        ]
-        (targets / "hosts.yml").write_text(yaml.safe_dump(listed))
-        config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
-        config["global"] = dict.fromkeys(config["global"], f"{SCRAPE_SECONDS}s")
-        config["rule_files"] = [str(ALERTS / "*.yml")]
-        config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [address]
-        ours = {"prometheus": self.prometheus, "alertmanager": self.alertmanager}
-        for job in config["scrape_configs"]:
-            if job["job_name"] in ours:
-                job["static_configs"][0]["targets"] = [ours[job["job_name"]].partition("//")[2]]
-            else:
-                job["file_sd_configs"][0]["files"] = [str(targets / "*.yml")]
-        path = self._folder / "prometheus.yml"
-        path.write_text(yaml.safe_dump(config))
-        address = self.prometheus.partition("//")[2]
         self._run(
             "prometheus",
-            [
-                *(program("prometheus"), f"--config.file={path}"),
-                *(f"--web.listen-address={address}", f"--storage.tsdb.path={self._folder / 'series'}"),
-            ],
+            prometheus_command(
+                self._folder, self.prometheus, self.exporters, self.alertmanager, SCRAPE_SECONDS
+            ),
         )
         until(lambda: get_json(self.prometheus + "/api/v1/targets"), "Prometheus answers")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant query's result."""
-        found: list[dict[str, Any]] = get_json(self.prometheus + "/api/v1/query", query=expression)["data"][
-            "result"
-        ]
-        return found
+        return query(self.prometheus, expression)
 
     def query_range(self, expression: str, start: float) -> list[dict[str, Any]]:
         """A range query's result, from `start` (Unix time) to now."""

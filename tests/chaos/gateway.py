@@ -1,0 +1,117 @@
+"""The gateway: HAProxy on what Ansible makes of the role's template, with other ports, in front of one service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.chaos.program import Program
+from tests.support.packages import need
+from tests.support.playbooks import ANSIBLE, play
+from tests.support.service_process import until
+from tests.support.watch import free_port
+
+_NAME = "chaos"  # of this HAProxy among its peers
+_TEMPLATE = ANSIBLE / "roles" / "gateway" / "templates" / "haproxy.cfg.j2"
+_CHECK_SECONDS = 1  # half of the role's, so that a campaign does not wait as long
+_SERVED = ("/readyz", "/v1/jobs?limit=1")  # one for each backend that clients use
+
+
+class Gateway:
+    """HAProxy with a master and a worker process, as its unit starts it."""
+
+    def __init__(self, folder: Path, service_port: int) -> None:
+        need({"haproxy": "haproxy"})
+        folder.mkdir()
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        config = folder / "haproxy.cfg"
+        config.write_text(_settings(folder, service_port, self.port), encoding="utf-8")
+        self._program = Program(["haproxy", "-W", "-L", _NAME, "-f", str(config)], folder / "haproxy.log")
+
+    def start(self) -> None:
+        """Returns when it lets requests through; the service must be ready."""
+        self._program.start()
+        self.wait_until_served()
+
+    def wait_until_served(self) -> None:
+        """Until a request reaches the service through it."""
+        until(self._serves, lambda: f"nothing comes through the gateway:\n{self.log()[-2000:]}")
+
+    def _serves(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return all(httpx.get(self.address + path, timeout=5).status_code == 200 for path in _SERVED)
+        return False
+
+    def kill(self, *, master: bool) -> None:
+        """kill -9 of the master process, whose worker then ends, or of the worker, whose master then ends."""
+        workers = self._program.children()
+        if master:
+            self._program.kill()
+        else:
+            os.kill(workers[0], signal.SIGKILL)
+            self._program.wait()
+        until(lambda: not any(map(_runs, workers)))
+
+    def reload(self) -> None:
+        """As its unit reloads it: a new worker takes over the socket, the old one ends its connections."""
+        before = set(self._program.children())
+        os.kill(self._program.pid, signal.SIGUSR2)
+        until(lambda: any(pid not in before and _runs(pid) for pid in self._program.children()))
+        self.wait_until_served()
+
+    def log(self) -> str:
+        return self._program.log.read_text(encoding="utf-8", errors="replace")
+
+    def close(self) -> None:
+        self._program.close()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _settings(folder: Path, service_port: int, port: int) -> str:
+    """The text of haproxy.cfg for one host with one service."""
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "fleet_address": "127.0.0.1",
+        "fleet_app_port": service_port,
+        "fleet_gateway_port": port,
+        "gateway_instances": {"host": 1},
+    }
+    inventory, made = folder / "hosts.yml", folder / "made.cfg"
+    inventory.write_text(
+        yaml.safe_dump(
+            {"all": {"children": {name: {"hosts": {"host": host}} for name in ("app", "gateway")}}}
+        )
+    )
+    variables: dict[str, Any] = yaml.safe_load(
+        (ANSIBLE / "roles" / "gateway" / "defaults" / "main.yml").read_text(encoding="utf-8")
+    )
+    variables |= {"gateway_check_seconds": _CHECK_SECONDS, "gateway_statistics_port": free_port()}
+    variables["ansible_facts"] = {"hostname": _NAME}
+    task = {"ansible.builtin.template": {"src": str(_TEMPLATE), "dest": str(made), "mode": "0600"}}
+    done = play(
+        [{"hosts": "host", "gather_facts": False, "vars": variables, "tasks": [task]}],
+        *("--inventory", str(inventory)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = made.read_text(encoding="utf-8")
+    for own, other in (
+        ("/run/haproxy/admin.sock", str(folder / "s")),
+        ("127.0.0.1:10240", f"127.0.0.1:{free_port()}"),
+    ):
+        assert own in text, f"the template does not name {own} any more"
+        text = text.replace(own, other)
+    return text
