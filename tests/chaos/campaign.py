@@ -96,7 +96,7 @@ def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], limit: float
             left = [name for name in faults if name not in outcome.not_here]
             world.random.shuffle(left)
         name = left.pop()
-        time.sleep(world.random.uniform(0.2, 2.0))
+        time.sleep(world.random.uniform(0.1, 1.0))
         try:
             FAULTS[name](world)
             outcome.faults[name] += 1

@@ -19,7 +19,6 @@ from tests.support.watch import free_port
 
 _NAME = "chaos"  # of this HAProxy among its peers
 _TEMPLATE = ANSIBLE / "roles" / "gateway" / "templates" / "haproxy.cfg.j2"
-_CHECK_SECONDS = 1  # half of the role's, so that a campaign does not wait as long
 _SERVED = ("/readyz", "/v1/jobs?limit=1")  # one for each backend that clients use
 
 
@@ -99,8 +98,7 @@ def _settings(folder: Path, service_port: int, port: int) -> str:
     variables: dict[str, Any] = yaml.safe_load(
         (ANSIBLE / "roles" / "gateway" / "defaults" / "main.yml").read_text(encoding="utf-8")
     )
-    variables |= {"gateway_check_seconds": _CHECK_SECONDS, "gateway_statistics_port": free_port()}
-    variables["ansible_facts"] = {"hostname": _NAME}
+    variables |= {"gateway_statistics_port": free_port(), "ansible_facts": {"hostname": _NAME}}
     task = {"ansible.builtin.template": {"src": str(_TEMPLATE), "dest": str(made), "mode": "0600"}}
     done = play(
         [{"hosts": "host", "gather_facts": False, "vars": variables, "tasks": [task]}],

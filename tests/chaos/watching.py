@@ -136,8 +136,9 @@ class Watching:
         slow = self.samples('scrape_duration_seconds{job="asr"}')
         told = self.series()
         return [
-            *lies_in(told[_UP], slow, [one for one in self._absences if one.of == "exporter"]),
-            *lies_in(told[_RELAY], slow, [one for one in self._absences if one.of == "service"]),
+            f"{of} {lie}"
+            for of, selector in (("exporter", _UP), ("service", _RELAY))
+            for lie in lies_in(told[selector], slow, [one for one in self._absences if one.of == of])
         ]
 
 
@@ -151,13 +152,13 @@ def lies_in(told: Samples, slow: Samples, absences: list[Absence]) -> list[str]:
     """
     away = [when for when, value in told.items() if value == 0]
     false = [
-        f"told to be away at {when:.1f}, and was there"
+        f"told to be away at {when:.1f} by a scrape of {slow.get(when, 0.0):.3f} s, and was there"
         for when in away
         if slow.get(when, 0.0) < _BUSY_SECONDS
         and not any(one.began - _LATE_SECONDS <= when <= one.ended + _LATE_SECONDS for one in absences)
     ]
     untold = [
-        f"{one.of} away from {one.began:.1f} to {one.ended:.1f}, and not told"
+        f"away from {one.began:.1f} to {one.ended:.1f}, and not told"
         for one in absences
         if one.long and not any(one.began <= when <= one.ended + _LATE_SECONDS for when in away)
     ]
