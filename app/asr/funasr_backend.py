@@ -125,11 +125,12 @@ class FunasrBackend:
         return [self._recognise_one(samples) for samples in batch]
 
     def release(self) -> None:
-        """Gives cached memory back to the device."""
+        """Gives cached memory back to the device. Raises DeviceLostError."""
         if self.device != "cpu":
             import torch
 
-            torch.cuda.empty_cache()
+            with _failures_named(self.device, "giving memory back"):
+                torch.cuda.empty_cache()
 
     def _recognise_one(self, samples: NDArray[np.float32]) -> Recognition:
         seconds = len(samples) / SAMPLE_RATE

@@ -103,9 +103,10 @@ class TorchBackend:
         return self._frontend.features(samples)
 
     def release(self) -> None:
-        """Gives the allocator's unused blocks back to the device."""
+        """Gives the allocator's unused blocks back to the device. Raises DeviceLostError."""
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            with _failures_named(self.device):
+                torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> EncodedHotwords:
@@ -265,9 +266,9 @@ def cuda_report() -> CudaReport:
     prepare_cuda()
     if torch.version.cuda is None or not torch.cuda.is_available():
         return cuda_problem(torch.version.cuda, nvidia_driver(), torch.__version__)
-    architectures = torch.cuda.get_arch_list()
     cards = []
     try:
+        architectures = torch.cuda.get_arch_list()
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             capability = (properties.major, properties.minor)
@@ -286,34 +287,40 @@ def cuda_report() -> CudaReport:
 
 
 class CudaMemory:
-    """Memory of a CUDA device, as torch's allocator and the driver tell it."""
+    """Memory of a CUDA device, as torch's allocator and the driver tell it. Every question may raise DeviceLostError:
+    a fault that happened in a batch is often told by the next call, whatever that is."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._peak = 0
 
     def held(self) -> int:
-        return torch.cuda.memory_allocated(self._device)
+        with _failures_named(self._device):
+            return torch.cuda.memory_allocated(self._device)
 
     def available(self) -> int:
-        free, _ = torch.cuda.mem_get_info(self._device)
-        reserved = torch.cuda.memory_reserved(self._device)
-        return free + reserved - torch.cuda.memory_allocated(self._device)
+        with _failures_named(self._device):
+            free, _ = torch.cuda.mem_get_info(self._device)
+            reserved = torch.cuda.memory_reserved(self._device)
+            return free + reserved - torch.cuda.memory_allocated(self._device)
 
     def peak_of(self, work: Callable[[], None]) -> int:
-        torch.cuda.synchronize(self._device)
-        self._peak = self.peak()
-        torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_allocated(self._device)
-        work()
-        torch.cuda.synchronize(self._device)
-        return torch.cuda.max_memory_allocated(self._device) - before
+        with _failures_named(self._device):
+            torch.cuda.synchronize(self._device)
+            self._peak = self.peak()
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+            work()
+            torch.cuda.synchronize(self._device)
+            return torch.cuda.max_memory_allocated(self._device) - before
 
     def peak(self) -> int:
-        return max(self._peak, torch.cuda.max_memory_allocated(self._device))
+        with _failures_named(self._device):
+            return max(self._peak, torch.cuda.max_memory_allocated(self._device))
 
     def identity(self) -> str:
-        properties: Any = torch.cuda.get_device_properties(self._device)
+        with _failures_named(self._device):
+            properties: Any = torch.cuda.get_device_properties(self._device)
         driver = nvidia_driver() or "unknown"
         return f"{properties.name} {properties.uuid} driver {driver} torch {torch.__version__}"
 
@@ -321,7 +328,7 @@ class CudaMemory:
 class _failures_named:  # noqa: N801 - used as a statement: `with _failures_named(device):`
     """Turns torch's failures into ours."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str | torch.device) -> None:
         self._device = device
 
     def __enter__(self) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from app.asr.catalogue import DEMO_PACKS
 from tests.chaos.clients import Client, JobClient, PlainClient
-from tests.chaos.faults import ACCIDENTS, FAULTS
+from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Ledger
 from tests.chaos.world import NotHere, World, made_world
 from tests.support.service_process import service, until
@@ -135,8 +135,7 @@ def _reckon_watching(world: World) -> None:
     alarmed = watching.alarmed()
     if false := alarmed - _REMEMBERED - _OF_THE_MACHINE:
         ledger.wrong(f"alarmed at the end: {sorted(false)}")
-    if world.workers_lost > ACCIDENTS and "AsrWorkerRestarting" not in alarmed:
-        ledger.wrong(f"{world.workers_lost} workers were lost, and AsrWorkerRestarting is not true")
+    world.until_losses_are_told()
     ledger.count("scrapes kept", len(watching.samples('up{job="asr"}')))
 
 

@@ -30,8 +30,9 @@ Fault = Callable[[World], None]
 
 
 def worker_killed(world: World) -> None:
-    """kill -9 of the worker."""
-    _lose_worker(world, lambda: until(world.service.kill_worker))
+    """kill -9 of the worker, once it works again another time, up to three times."""
+    for _ in range(world.random.randint(1, 3)):
+        _lose_worker(world, lambda: until(world.service.kill_worker))
 
 
 def worker_out_of_memory(world: World) -> None:
@@ -53,8 +54,6 @@ def worker_out_of_memory(world: World) -> None:
     world.watching.until_alarmed("AsrHostOomKill")
 
 
-# So many workers may be lost before AsrWorkerRestarting calls it a state.
-ACCIDENTS = 2
 # Slow enough that it can be stopped before it is its own turn.
 _EATER = """
 import sys, time
@@ -79,12 +78,7 @@ def _lose_worker(world: World, harm: Callable[[], None]) -> None:
         world.ledger.wrong(f"a worker was killed: restarts went from {before} to {told}")
     world.workers_lost += 1
     world.ledger.count(ENDED)
-    watching = world.watching
-    until(lambda: watching.value(name) == told.get(name), lambda: f"{name} is not scraped")
-    if world.workers_lost > ACCIDENTS:
-        watching.until_alarmed("AsrWorkerRestarting")
-    elif watching.is_alarmed("AsrWorkerRestarting"):
-        world.ledger.wrong(f"AsrWorkerRestarting after {world.workers_lost}")
+    world.until_losses_are_told()
 
 
 def worker_stopped(world: World) -> None:

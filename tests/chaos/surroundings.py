@@ -18,12 +18,14 @@ _STEPS = (-_HOUR, 0, _HOUR, 24 * _HOUR)
 
 
 def gateway_killed(world: World) -> None:
-    """kill -9 of HAProxy's master or worker process; it is started again as systemd does."""
-    with world.ledger.disturbance():
-        world.ledger.count(ENDED)
-        world.gateway.kill(master=world.random.random() < 0.5)
-        time.sleep(world.random.uniform(0.0, 0.3))
-        world.gateway.start()
+    """kill -9 of HAProxy's master or worker process, one to three times; it is started again as systemd does."""
+    for _ in range(world.random.randint(1, 3)):
+        with world.ledger.disturbance():
+            world.ledger.count(ENDED)
+            world.gateway.kill(master=world.random.random() < 0.5)
+            time.sleep(world.random.uniform(0.0, 0.3))
+            world.gateway.start()
+        time.sleep(world.random.uniform(0.0, 0.5))
 
 
 def gateway_reloaded(world: World) -> None:
@@ -44,14 +46,15 @@ def exporter_killed(world: World) -> None:
 
 
 def prometheus_killed(world: World) -> None:
-    """kill -9 of Prometheus: what it had stored is there again, and it goes on."""
+    """kill -9 of Prometheus, one to three times: what it had stored is there again, and it goes on."""
     watching = world.watching
     before = watching.series()
-    world.ledger.count(ENDED)
-    watching.prometheus.kill()
-    time.sleep(world.random.uniform(0.0, 0.5))
-    watching.prometheus.start()
-    watching.wait_until_it_answers()
+    for _ in range(world.random.randint(1, 3)):
+        world.ledger.count(ENDED)
+        watching.prometheus.kill()
+        time.sleep(world.random.uniform(0.0, 0.5))
+        watching.prometheus.start()
+        watching.wait_until_it_answers()
     after = watching.series()
     for selector, samples in before.items():
         if lost := set(samples.items()) - set(after[selector].items()):

@@ -19,6 +19,8 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Ledger, SentJob
 from tests.chaos.network import BadNetwork, Line
 from tests.chaos.report import write
+from tests.chaos.timepiece import Timepiece
+from tests.chaos.watching import Absence, lies_in
 from tests.service.test_job_store import accepted, done
 from tests.support.witness import endings, watch
 
@@ -67,6 +69,27 @@ def test_the_witness_sees_a_second_end(tmp_path: Path) -> None:
     assert endings(path)[once.id] == 1
     assert endings(path)[twice.id] > 1
     store.close()
+
+
+def test_a_watcher_must_tell_of_what_is_away_and_of_nothing_else() -> None:
+    away = [Absence("service", 100.0, 110.0, long=True)]
+    quick = dict.fromkeys(map(float, range(90, 130)), 0.01)
+    right = {when: float(not 102 <= when <= 111) for when in map(float, range(90, 130))}
+    assert lies_in(right, quick, away) == []
+    silent = dict.fromkeys(right, 1.0)
+    assert [lie for lie in lies_in(silent, quick, away) if "not told" in lie]
+    assert lies_in(silent, quick, [Absence("service", 100.0, 100.5, long=False)]) == []
+    false = right | {125.0: 0.0}
+    assert [lie for lie in lies_in(false, quick, away) if "told to be away at 125.0" in lie]
+    assert lies_in(false, quick | {124.0: 1.0}, away) == []  # the machine was busy
+
+
+def test_a_clock_is_set_for_programs_that_look_at_it(tmp_path: Path) -> None:
+    timepiece = Timepiece(tmp_path / "clock")
+    timepiece.step_to(-3600)
+    assert (tmp_path / "clock").read_text() == "-3600\n"
+    timepiece.step_to(0)
+    assert (tmp_path / "clock").read_text() == "+0\n"
 
 
 def test_a_bad_line_breaks_connections_and_a_good_one_does_not() -> None:

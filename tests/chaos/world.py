@@ -31,6 +31,7 @@ _DATA_MEBIBYTES = (
     4096  # of which a file takes what is written: above the limit of AsrDiskLow as long as it is not full
 )
 _LOG_MEBIBYTES = 64
+_ACCIDENTS = 2  # lost workers that AsrWorkerRestarting does not call a state
 # Longer than a campaign, shorter than the steps of the clock: no job may be forgotten for its age.
 _KEEP_SECONDS = 3000
 
@@ -91,6 +92,16 @@ class World:
     def restarts(self) -> dict[str, float]:
         """Of the worker since the web process began, by cause; those that never happened are left out."""
         return {name: value for name, value in self.metrics().items() if "worker_restarts" in name and value}
+
+    def until_losses_are_told(self) -> None:
+        """Prometheus counts every lost worker, over all starts of the service, and alarms from the third on."""
+        counted = "instance:asr_worker_restarts:increase30m"
+        until(
+            lambda: self.watching.value(counted) == self.workers_lost,
+            lambda: f"{self.workers_lost} workers were lost, Prometheus has {self.watching.value(counted)}",
+        )
+        if self.watching.is_alarmed("AsrWorkerRestarting") != (self.workers_lost > _ACCIDENTS):
+            self.ledger.wrong(f"AsrWorkerRestarting after {self.workers_lost} lost workers")
 
     def listed(self) -> list[dict[str, Any]]:
         """All jobs that the service knows."""
