@@ -1,7 +1,4 @@
-"""The images with a real Docker: built by bake from a clean clone, started as `make up` does, held to their limits.
-
-What is built stays under the name seaco-e2e as the next run's layer cache; containers, networks and volumes go.
-"""
+"""The images with a real Docker: built by bake from a clean clone, started as `make up` does, held to their limits."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -25,98 +21,24 @@ from scipy.io import wavfile
 from app.asr.catalogue import DEMO_PACKS
 from tests.support import docker
 from tests.support.heldout import read_samples
+from tests.support.images import IMAGES, VERSION, Project, build, clean_clone, environment, until_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "seaco-e2e"
-VERSION = "0.1.0"
 MIB = 1 << 20
 # Above the base image, in bytes.
 LARGEST = {"cpu": 550e6, "exporter": 40e6}
 PATIENCE = 180.0
 
 
-class Project:
-    """A compose project started by `make up`'s program, its address and its container."""
-
-    def __init__(self, clone: Path, name: str, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.clone, self.name = clone, name
-        self.container = f"{name}-asr-1"
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.settings = {
-            "IMAGE_PREFIX": NAME,
-            "PROJECT": name,
-            "PORT": str(self.port),
-            "VARIANT": "cpu",
-            **settings,
-        }
-
-    def run(self, verb: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(self.clone / "scripts" / "up.py"), verb]
-        return subprocess.run(
-            command,
-            env=environment(**self.settings),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-
-    def up(self) -> str:
-        done = self.run("up")
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def transcribe(self, recording: Path, seconds: float = 60) -> str:
-        with recording.open("rb") as file:
-            answer = httpx.post(
-                f"{self.url}/v1/audio/transcriptions",
-                data={"model": "whisper-1"},
-                files={"file": (recording.name, file)},
-                timeout=seconds,
-            )
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["text"])
-
-    def inside(self, command: str) -> docker.Completed:
-        return docker.docker("exec", self.container, "sh", "-c", command, check=False)
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """The environment without settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")}
-    return {**kept, **settings}
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A clean clone, and Docker to build it with."""
-    folder = tmp_path_factory.mktemp("clone") / "here"
-    with docker.daemon():
-        docker.remove_all(NAME)
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    with clean_clone(tmp_path_factory.mktemp("clone") / "here", IMAGES) as folder:
         yield folder
-        docker.remove_all(NAME)
 
 
 @pytest.fixture(scope="module")
 def base() -> str:
     return docker.base_image()
-
-
-def build(clone: Path, base: str, *targets: str) -> None:
-    settings = {"BASE_IMAGE": base, "BUILD_NETWORK": "host", "IMAGE_PREFIX": NAME}
-    done = subprocess.run(
-        [str(clone / "scripts" / "image.sh"), *targets],
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +51,7 @@ def images(clone: Path, base: str) -> str:
 @pytest.fixture(scope="module")
 def service(clone: Path, images: str) -> Iterator[Project]:
     """The CPU image with the shipped model, all limits on."""
-    project = Project(clone, f"{NAME}-service", MEMORY_LIMIT="700m", MEMORY_SWAP_LIMIT="800m")
+    project = Project(clone, f"{IMAGES}-service", MEMORY_LIMIT="700m", MEMORY_SWAP_LIMIT="800m")
     told = project.up()
     assert "Verdict" in told and f"ready: {project.url}" in told
     yield project
@@ -142,13 +64,13 @@ def size_of(image: str) -> int:
 
 @pytest.mark.parametrize("variant", LARGEST)
 def test_an_image_is_small(images: str, variant: str) -> None:
-    above = size_of(f"{NAME}:{VERSION}-{variant}") - size_of(images)
+    above = size_of(f"{IMAGES}:{VERSION}-{variant}") - size_of(images)
     print(f"{variant}: {above / 1e6:.0f} MB above the base image")
     assert above <= LARGEST[variant]
 
 
 def test_the_cpu_image_holds_no_torch_and_nothing_that_builds(images: str) -> None:
-    image = f"{NAME}:{VERSION}-cpu"
+    image = f"{IMAGES}:{VERSION}-cpu"
     script = "command -v gcc cc make pip; python -c 'import torch' 2>&1; python -c 'import pip' 2>&1"
     told = docker.docker("run", "--rm", "--entrypoint", "sh", image, "-c", script, check=False).stdout
     assert re.findall(r"No module named '(\w+)'", told) == ["torch", "pip"]
@@ -156,7 +78,7 @@ def test_the_cpu_image_holds_no_torch_and_nothing_that_builds(images: str) -> No
 
 
 def test_labels_tell_the_needs(images: str) -> None:
-    labels = docker.inspect(f"{NAME}:{VERSION}-cpu")["Config"]["Labels"]
+    labels = docker.inspect(f"{IMAGES}:{VERSION}-cpu")["Config"]["Labels"]
     table = json.loads((ROOT / "images" / "variants.json").read_text(encoding="utf-8"))
     (needs,) = (variant["needs"] for variant in table["variants"] if variant["name"] == "cpu")
     assert labels["seaco-speech.needs.ram-mib"] == str(needs["ram_mib"])
@@ -226,16 +148,9 @@ def kills_by_the_kernel() -> int:
     return int(dict(line.split() for line in lines)["oom_kill"])
 
 
-def until_healthy(container: str) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while docker.inspect(container)["State"].get("Health", {}).get("Status") != "healthy":
-        assert time.monotonic() < give_up, docker.docker("logs", "--tail", "20", container).stderr
-        time.sleep(1)
-
-
 def test_killed_for_want_of_memory_it_comes_back(clone: Path, images: str) -> None:
     """Files in /tmp are memory: once they fill the limit, the kernel kills until there is room, the web process too."""
-    project = Project(clone, f"{NAME}-oom", MEMORY_LIMIT="300m", MEMORY_SWAP_LIMIT="300m", TMP_SIZE="2g")
+    project = Project(clone, f"{IMAGES}-oom", MEMORY_LIMIT="300m", MEMORY_SWAP_LIMIT="300m", TMP_SIZE="2g")
     project.up()
     began, kills = int(time.time()), kills_by_the_kernel()
     before = docker.inspect(project.container)["State"]["StartedAt"]
@@ -267,7 +182,7 @@ def test_killed_for_want_of_memory_it_comes_back(clone: Path, images: str) -> No
 
 
 def test_what_cannot_run_here_is_refused_with_the_reason(clone: Path, images: str) -> None:
-    project = Project(clone, f"{NAME}-refused", ASR_DEVICE="cuda", ASR_PRECISION="auto")
+    project = Project(clone, f"{IMAGES}-refused", ASR_DEVICE="cuda", ASR_PRECISION="auto")
     done = project.run("up")
     project.run("down")
     assert done.returncode == 1
@@ -280,7 +195,7 @@ def test_keys_come_by_file(clone: Path, images: str, tmp_path: Path) -> None:
     os.chown(keys, 10001, 10001)
     keys.chmod(0o400)
     tmp_path.chmod(0o755)
-    project = Project(clone, f"{NAME}-keys", API_KEYS_FILE=str(keys))
+    project = Project(clone, f"{IMAGES}-keys", API_KEYS_FILE=str(keys))
     project.up()
     closed = httpx.get(f"{project.url}/v1/models")
     opened = httpx.get(f"{project.url}/v1/models", headers={"Authorization": "Bearer a-long-enough-key"})
@@ -290,9 +205,9 @@ def test_keys_come_by_file(clone: Path, images: str, tmp_path: Path) -> None:
 
 
 def test_the_exporter_tells_of_the_service_beside_it(clone: Path, images: str) -> None:
-    project = Project(clone, f"{NAME}-watched", MONITORING="yes", EXPORTER_PORT="0")
+    project = Project(clone, f"{IMAGES}-watched", MONITORING="yes", EXPORTER_PORT="0")
     project.up()
-    exporter = f"{NAME}-watched-exporter-1"
+    exporter = f"{IMAGES}-watched-exporter-1"
     until_healthy(exporter)
     address = docker.docker("port", exporter, "9835").stdout.strip()
     page = httpx.get(f"http://{address}/metrics", timeout=30).text
@@ -329,7 +244,7 @@ def test_the_toolbox_makes_a_pack_that_the_service_opens(
     make = [sys.executable, str(ROOT / "scripts" / "random_checkpoint.py"), str(source), "--size", "tiny"]
     subprocess.run(make, check=True, capture_output=True)
     command = [str(clone / "scripts" / "model.sh"), str(source), str(folder / "packs" / "random"), "int8"]
-    settings = environment(IMAGE_PREFIX=NAME, VIA="toolbox")
+    settings = environment(IMAGE_PREFIX=IMAGES, VIA="toolbox")
     subprocess.run(command, env=settings, check=True, capture_output=True, cwd=clone)
     told = docker.docker(
         "run",
@@ -337,7 +252,7 @@ def test_the_toolbox_makes_a_pack_that_the_service_opens(
         "--read-only",
         "--volume",
         f"{folder / 'packs'}:/models:ro",
-        f"{NAME}:{VERSION}-cpu",
+        f"{IMAGES}:{VERSION}-cpu",
         "doctor",
         "--model",
         "random",
@@ -347,7 +262,7 @@ def test_the_toolbox_makes_a_pack_that_the_service_opens(
 
 def test_a_bundle_installs_without_a_registry(clone: Path, images: str, tmp_path: Path) -> None:
     settings = environment(
-        IMAGE_PREFIX=NAME, VARIANT="cpu", PACK=str(DEMO_PACKS), OUTPUT=str(tmp_path / "out")
+        IMAGE_PREFIX=IMAGES, VARIANT="cpu", PACK=str(DEMO_PACKS), OUTPUT=str(tmp_path / "out")
     )
     command = [sys.executable, str(clone / "scripts" / "bundle.py")]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
@@ -356,10 +271,10 @@ def test_a_bundle_installs_without_a_registry(clone: Path, images: str, tmp_path
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "host", filter="data")
     archive.unlink()
-    image = f"{NAME}:{VERSION}-cpu"
-    docker.docker("tag", image, f"{NAME}:kept")
+    image = f"{IMAGES}:{VERSION}-cpu"
+    docker.docker("tag", image, f"{IMAGES}:kept")
     docker.docker("rmi", image)
-    project = Project(tmp_path / "host" / archive.name.removesuffix(".tar.gz"), f"{NAME}-bundle")
+    project = Project(tmp_path / "host" / archive.name.removesuffix(".tar.gz"), f"{IMAGES}-bundle")
     # install.sh decides these itself.
     own = {name: value for name, value in project.settings.items() if name != "IMAGE_PREFIX"}
     installed = subprocess.run(

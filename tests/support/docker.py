@@ -63,18 +63,43 @@ def inspect(thing: str) -> dict[str, Any]:
     return found[0]
 
 
+class Daemon:
+    """A dockerd of this test run, or somebody else's (`own` is false), which must not be harmed."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
+        self._process = process
+
+    @property
+    def own(self) -> bool:
+        return self._process is not None
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None, "somebody else's Docker is not killed"
+        self._process.kill()
+        self._process.wait()
+
+    def start_again(self, *options: str) -> None:
+        """After `kill`; returns when it answers."""
+        self._process = _start(*options)
+
+    def end(self) -> None:
+        """In good order, if it is ours."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+
 @contextmanager
-def daemon() -> Iterator[None]:
+def daemon() -> Iterator[Daemon]:
     """Docker with buildx and Compose, answering. A daemon that was started here ends here."""
     with _one_at_a_time("daemon"):
         _install()
-        started = None if _answers() else _start()
+        made = Daemon(None if _answers() else _start())
     try:
-        yield
+        yield made
     finally:
-        if started is not None:
-            started.terminate()
-            started.wait(30)
+        made.end()
 
 
 @functools.cache
@@ -157,10 +182,10 @@ def _install() -> None:
     apt("install", "--yes", "--no-install-recommends", *_DOCKER_PACKAGES, *_NEWER_PACKAGES)
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(*options: str) -> subprocess.Popen[bytes]:
     with _DAEMON_LOG.open("wb") as log:
         started = subprocess.Popen(
-            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            ["dockerd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     give_up = time.monotonic() + _PATIENCE
     while not _answers():
