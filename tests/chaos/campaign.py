@@ -38,6 +38,7 @@ class Outcome:
     Attributes:
         faults: how often each was done.
         not_here: faults that this machine cannot do, with the reason.
+        alerts: how often each had to become true, and did.
         counts: of requests, jobs and texts.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     seconds: float
     faults: Counter[str] = field(default_factory=Counter)
     not_here: dict[str, str] = field(default_factory=dict)
+    alerts: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ def run(folder: Path, seed: int, seconds: float, faults: Sequence[str] = tuple(F
         ledger.count("connections broken on the way", world.network.broken)
         try:
             _reckon(world, expected)
-            _reckon_watching(world)
+            _reckon_watching(world, outcome)
             code = world.service.stop()
             if code != 0:
                 ledger.wrong(f"the service ended with {code}")
@@ -122,7 +124,7 @@ def _reckon(world: World, expected: Mapping[Path, str]) -> None:
             world.ledger.wrong(f"the service's log: {line[:2000]}")
 
 
-def _reckon_watching(world: World) -> None:
+def _reckon_watching(world: World, outcome: Outcome) -> None:
     """Prometheus was right about who was there, has the service's figures, and alarms nothing that has ended."""
     ledger, watching = world.ledger, world.watching
     for lie in watching.lies():
@@ -136,6 +138,7 @@ def _reckon_watching(world: World) -> None:
     if false := alarmed - _REMEMBERED - _OF_THE_MACHINE:
         ledger.wrong(f"alarmed at the end: {sorted(false)}")
     world.until_losses_are_told()
+    outcome.alerts = watching.alarms
     ledger.count("scrapes kept", len(watching.samples('up{job="asr"}')))
 
 

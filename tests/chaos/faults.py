@@ -123,6 +123,8 @@ def data_volume_full(world: World) -> None:
     if world.no_volume is not None:
         raise NotHere(f"no small volume can be mounted here: {world.no_volume}")
     client = httpx.Client(base_url=world.service.address, timeout=60)
+    refusals = "asr_job_database_errors_total"
+    before = world.metrics()[refusals]
     with client, world.ledger.disturbance(), filled(world.data):
         refused = client.post("/v1/jobs", files={"file": ("a.wav", bytes(1 << 20))})
         if refused.status_code != 503 or not refused.json()["error"]["code"]:
@@ -131,6 +133,9 @@ def data_volume_full(world: World) -> None:
         for path in ("/healthz", "/readyz", "/metrics"):
             if (code := client.get(path).status_code) != 200:
                 world.ledger.wrong(f"a full disk: {path} gives {code}")
+        refused_often = world.metrics()[refusals] > before
+    if refused_often:
+        world.watching.until_alarmed("AsrJobDatabaseFailing")
     world.watching.until_calm("AsrDiskLow")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.chaos.campaign import Outcome
 from tests.chaos.faults import FAULTS
+from tests.chaos.world import ENDED
 
 _HEAD = """\
 # The service under random faults
@@ -17,14 +18,21 @@ is around them. Machine: {processor}, {cores} cores granted, Linux {kernel}, Pyt
 {load_average_at_start} before the start.
 
 Two clients send jobs with idempotency keys and two send plain requests, without pause, through a proxy that can be a
-bad network. The service runs the demo model in a control group of 700 MiB, its data on an ext4 volume of 256 MiB. The
-order of faults comes from the seed; what the service is doing when they come does not, so the counts differ.
+bad network and the gateway (HAProxy, set up by the playbooks' template). The service runs the demo model in a control
+group of 700 MiB, its data and its log on ext4 volumes of their own, its clock is libfaketime's; it keeps jobs for less
+than what the clock is set by. The exporter and Prometheus, with our rules, watch it once a second. The order of faults
+comes from the seed; what the service is doing when they come does not, so the counts differ.
 """
 _FOOT = """\
+An alert counts as true when its expression is; how long it must last before somebody hears of it is left out.
+
 Held as well, after each fault or at the end: no job ends twice, as a witness in the database tells; restarts of the
 worker are counted, each with its cause; `asr_jobs` is what the list says; damaged databases are told, and their uploads
-kept; a damaged pack is named at `/readyz` and not served; a full disk leaves `/healthz`, `/readyz` and `/metrics` as
-they are; the exit code after SIGTERM is 0; no upload stays.
+kept; a damaged pack is named at `/readyz` and not served; a full disk or log leaves `/healthz`, `/readyz` and
+`/metrics` as they are; the exit code after SIGTERM is 0, with a full log too; no upload stays. A reload of the gateway
+costs no request. Prometheus keeps every sample through its kills, has the service's count of jobs and of lost workers,
+told of every long absence of service and exporter and of none that was not, and no alert is true at the end that looks
+at now.
 """
 _RIGHT = {
     "jobs accepted": "jobs accepted, those sent again included",
@@ -37,6 +45,7 @@ _RIGHT = {
     "no answer": "requests (plain ones, jobs, questions) without an answer, each while a fault lasted",
     "refused": "requests refused with a reason, each while a fault lasted",
     "connections broken on the way": "connections that the bad network broke",
+    "scrapes kept": "scrapes that Prometheus has at the end",
 }
 
 
@@ -55,10 +64,13 @@ def _page(outcome: Outcome, machine: dict[str, Any], seconds: float) -> str:
     minutes = {"minutes": outcome.seconds / 60, "all_minutes": seconds / 60}
     times = [f"| {name} | {_times(outcome, name)} |" for name in FAULTS]
     results = [f"| {meaning} | {outcome.counts[name]} |" for name, meaning in _RIGHT.items()]
+    told = [f"| {alert} | {times} |" for alert, times in sorted(outcome.alerts.items())]
+    ended = f"| processes killed or ended, and started again | {outcome.counts[ENDED]} |"
     wrong = f"| **lost, doubled, changed or told wrongly** | **{len(outcome.violations)}** |"
     lines = [
         _HEAD.format(seed=outcome.seed, **minutes, **machine),
-        *("| fault | times |", "|---|---:|", *times, f"| all | {sum(outcome.faults.values())} |", ""),
+        *("| fault | times |", "|---|---:|", *times, f"| all | {sum(outcome.faults.values())} |", ended, ""),
+        *("| alert that became true for a fault | times |", "|---|---:|", *told, ""),
         *("| what came of it | |", "|---|---:|", *results, wrong, ""),
         *(f"- {text}\n" for text in outcome.violations),
         _FOOT,

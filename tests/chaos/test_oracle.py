@@ -21,6 +21,7 @@ from tests.chaos.network import BadNetwork, Line
 from tests.chaos.report import write
 from tests.chaos.timepiece import Timepiece
 from tests.chaos.watching import Absence, lies_in
+from tests.chaos.world import ENDED
 from tests.service.test_job_store import accepted, done
 from tests.support.witness import endings, watch
 
@@ -130,7 +131,8 @@ def test_the_page_tells_what_was_done_and_what_went_wrong(tmp_path: Path) -> Non
         90.0,
         faults=Counter({first: 12}),
         not_here={second: "there is no mkfs.ext4"},
-        counts=Counter({"jobs accepted": 34, "jobs lost": 1}),
+        alerts=Counter({"AsrTargetDown": 5}),
+        counts=Counter({"jobs accepted": 34, "jobs lost": 1, ENDED: 21}),
         violations=["jobs lost: job_x"],
     )
     page = write(outcome, MACHINE, 100.0, tmp_path)
@@ -139,6 +141,8 @@ def test_the_page_tells_what_was_done_and_what_went_wrong(tmp_path: Path) -> Non
         f"| {first} | 12 |",
         f"| {second} | not possible here: there is no mkfs.ext4 |",
         "| jobs lost | 1 |",
+        "| AsrTargetDown | 5 |",
+        "started again | 21 |",
         "**1** |",
         "- jobs lost: job_x",
         "Seed 7",

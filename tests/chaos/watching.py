@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Watching:
         folder.mkdir()
         self._url, self.exporter_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         self._absences: list[Absence] = []
+        self.alarms: Counter[str] = Counter()  # how often an alert had to become true, and did
         command = [sys.executable, "-m", "monitoring.exporter", "--gpu", "off", "--docker", "off"]
         command += [
             "--listen",
@@ -93,6 +95,7 @@ class Watching:
     def until_alarmed(self, alert: str) -> None:
         """Until the alert's expression is true."""
         until(lambda: self.is_alarmed(alert), lambda: f"{alert} was not told")
+        self.alarms[alert] += 1
 
     def until_calm(self, alert: str) -> None:
         """Until it is not true any more."""

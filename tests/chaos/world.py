@@ -100,7 +100,9 @@ class World:
             lambda: self.watching.value(counted) == self.workers_lost,
             lambda: f"{self.workers_lost} workers were lost, Prometheus has {self.watching.value(counted)}",
         )
-        if self.watching.is_alarmed("AsrWorkerRestarting") != (self.workers_lost > _ACCIDENTS):
+        if self.workers_lost > _ACCIDENTS:
+            self.watching.until_alarmed("AsrWorkerRestarting")
+        elif self.watching.is_alarmed("AsrWorkerRestarting"):
             self.ledger.wrong(f"AsrWorkerRestarting after {self.workers_lost} lost workers")
 
     def listed(self) -> list[dict[str, Any]]:
