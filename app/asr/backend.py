@@ -21,7 +21,7 @@ HOTWORD_FILTER = 50
 
 
 class EncodedHotwords:
-    """Hot words as the network sees them: (H, D), the no-bias row last. Made once a request, used for all segments.
+    """Hot words as the network sees them: (H, ...), the no-bias row last. Made once a request, used for all segments.
 
     Args:
         rows: an array, or a tensor on the owner's device.

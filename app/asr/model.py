@@ -15,17 +15,18 @@ In float16 (half.py) the linear layers are replaced; whatever passes from layer 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.asr.architecture import Architecture, DecoderShape, EncoderShape, PredictorShape
+from app.asr.architecture import Architecture, DecoderShape, EncoderShape
+from app.asr.predictor import Predictor, integrate_and_fire, valid_mask
 
 NORM_EPSILON = 1e-12
-# Tokens whose weights over the frames, or whose scores over the vocabulary, exist at the same time.
-TOKENS_AT_ONCE = 64
+# Tokens whose scores over the vocabulary exist at the same time.
 SCORES_AT_ONCE = 512
 
 
@@ -59,6 +60,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention; see `_attend` for shapes."""
     if mask is None and torch.onnx.is_in_onnx_export():
+        if key.shape[0] != query.shape[0]:
+            key, value = (x.expand(query.shape[0], -1, -1) for x in (key, value))
         out: Tensor = _ExportableAttention.apply(query, key, value, heads)
         return out
     return _attend(query, key, value, heads, mask)
@@ -129,12 +132,16 @@ class CrossAttention(nn.Module):
         self.linear_out: nn.Module = nn.Linear(size, size)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        key, value = self.linear_k_v(memory).chunk(2, dim=2)
+        return self.attend(x, self.linear_k_v(memory), mask)
+
+    def attend(self, x: Tensor, projected: Tensor, mask: Tensor | None) -> Tensor:
+        """The same to a memory whose keys and values, (B or 1, T, 2 D), are known already."""
+        key, value = projected.chunk(2, dim=2)
         return self.linear_out(attention(self.linear_q(x), key, value, self.heads, mask))
 
-    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
+    def weights(self, x: Tensor, projected: Tensor) -> Tensor:
         """Only the softmax weights, (B, heads, N, T)."""
-        return attention_weights(self.linear_q(x), self.linear_k_v(memory).chunk(2, dim=2)[0], self.heads)
+        return attention_weights(self.linear_q(x), projected.chunk(2, dim=2)[0], self.heads)
 
 
 class FeedForward(nn.Module):
@@ -209,6 +216,10 @@ class DecoderLayer(nn.Module):
         self.src_attn = CrossAttention(size, shape.heads) if attends else None
         self.norm3 = layer_norm(size) if attends else None
 
+    def keys_and_values(self, memory: Tensor) -> Tensor:
+        """What `CrossAttention.attend` takes, of a layer that attends."""
+        return cast(CrossAttention, self.src_attn).linear_k_v(memory)
+
     def before_attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """All but the attention to the memory. (B, N, D) -> (B, N, D)."""
         update = self.feed_forward(self.norm1(x))
@@ -255,99 +266,29 @@ class TextDecoder(Decoder):
 class BiasDecoder(Decoder):
     """SeACo's decoder: tokens attending to hot words (H, D)."""
 
-    def scored(self, x: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
+    def projected(self, words: Tensor) -> Iterator[Tensor]:
+        """words (B or 1, H, D) -> the keys and values of each layer that attends, (B or 1, H, 2 D); one at a time."""
+        for layer in self.decoders:
+            yield cast(DecoderLayer, layer).keys_and_values(words)
+
+    def scored(self, x: Tensor, mask: Tensor | None, memory: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Runs the decoder and keeps the sixth layer's attention, by which hot words are filtered.
 
-        x (B, N, D), words (B or 1, H, D) -> hidden (B, N, D), scores (B, H) summed over heads and valid tokens.
+        x (B, N, D), memory as `projected` gives it -> hidden (B, N, D), scores (B, H) summed over heads and valid
+        tokens.
         """
-        scores = x.new_zeros(x.shape[0], words.shape[1])
+        known = iter(memory)
+        scores = x.new_zeros(x.shape[0], 0)
         for index, layer in enumerate((*self.decoders, *self.decoders2, *self.decoders3)):
             x = layer.before_attention(x, mask)
             if layer.src_attn is None:
                 continue
-            query = layer.norm3(x)
+            query, keys_and_values = layer.norm3(x), next(known)
             if index == len(self.decoders) - 1:
-                weights = layer.src_attn.weights(query, words)
+                weights = layer.src_attn.weights(query, keys_and_values)
                 scores = (weights if mask is None else weights * mask[:, None, :, None]).sum(dim=(1, 2))
-            x = x + layer.src_attn(query, words, None)
+            x = x + layer.src_attn.attend(query, keys_and_values, None)
         return self.after_norm(x), scores
-
-
-class Predictor(nn.Module):
-    """Continuous integrate-and-fire: how many tokens there are, and where they sound."""
-
-    def __init__(self, size: int, shape: PredictorShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.cif_conv1d = nn.Conv1d(size, size, shape.left_order + shape.right_order + 1)
-        self.cif_output = nn.Linear(size, 1)
-        if shape.upsample:
-            self.upsample_cnn = nn.ConvTranspose1d(size, size, shape.upsample_times, shape.upsample_times)
-            if shape.upsample == "cnn_blstm":
-                self.blstm = nn.LSTM(size, size, batch_first=True, bidirectional=True)
-            self.cif_output2 = nn.Linear(size * (2 if shape.upsample == "cnn_blstm" else 1), 1)
-
-    def _convolved(self, hidden: Tensor) -> Tensor:
-        padded = functional.pad(hidden.transpose(1, 2), (self.shape.left_order, self.shape.right_order))
-        return torch.relu(self.cif_conv1d(padded))
-
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """hidden (B, T, D), zero where padded -> alphas (B, T + 1): a token's weight a frame, the tail last."""
-        shape = self.shape
-        alphas = torch.sigmoid(self.cif_output(self._convolved(hidden).transpose(1, 2))).squeeze(2)
-        alphas = torch.relu(alphas * shape.smooth_factor - shape.noise_threshold)
-        if mask is None:
-            return functional.pad(alphas, (0, 1), value=shape.tail_threshold)
-        # The tail goes right behind each segment's own last frame.
-        tail = torch.full_like(alphas[:, :1], shape.tail_threshold)
-        return functional.pad(alphas * mask, (0, 1)).scatter_add(1, mask.sum(1, keepdim=True), tail)
-
-    def fine_alphas(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """hidden (B, T, D), zero where padded -> token boundaries a 20 ms step, (B, upsample_times * T)."""
-        shape = self.shape
-        source = self._convolved(hidden) if shape.upsample_from_conv else hidden.transpose(1, 2)
-        x = self.upsample_cnn(source).transpose(1, 2)
-        steps = None if lengths is None else lengths * shape.upsample_times
-        if shape.upsample == "cnn_blstm":
-            x = self._both_ways(x, steps)
-        alphas = torch.sigmoid(self.cif_output2(x)).squeeze(2)
-        alphas = torch.relu(alphas * shape.smooth_factor2 - shape.noise_threshold2)
-        return alphas if steps is None else alphas * valid_mask(steps, x.shape[1], x.device)
-
-    def _both_ways(self, x: Tensor, steps: Tensor | None) -> Tensor:
-        if steps is None:
-            return self.blstm(x)[0]
-        # Packed, so that the backward direction starts at each segment's own end and not in the padding.
-        packed = nn.utils.rnn.pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False)
-        out, _ = nn.utils.rnn.pad_packed_sequence(
-            self.blstm(packed)[0], batch_first=True, total_length=x.shape[1]
-        )
-        return out
-
-
-def integrate_and_fire(hidden: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectorised CIF: token k gathers the frames while the running weight passes from k to k + 1.
-
-    hidden (B, T, D), alphas (B, T + 1) -> tokens (B, N, D), counts (B,). The running weight is kept in float64,
-    so that a long segment does not drift against the frame-by-frame loop of the reference.
-    """
-    total = alphas.double().cumsum(dim=1)
-    counts = alphas.sum(dim=1).floor().long()
-    if torch.onnx.is_in_onnx_export():
-        most: Any = counts.max()  # stays a tensor, so that the graph keeps the length open
-        return _tokens_between(hidden, alphas, total, torch.arange(most, device=alphas.device)), counts
-    steps = torch.arange(int(counts.max()), device=alphas.device)
-    parts = [_tokens_between(hidden, alphas, total, part) for part in steps.split(TOKENS_AT_ONCE)]
-    return torch.cat(parts, dim=1), counts
-
-
-def _tokens_between(hidden: Tensor, alphas: Tensor, total: Tensor, steps: Tensor) -> Tensor:
-    """The tokens `steps` (n,) of hidden (B, T, D), given the running weight `total` (B, T + 1) -> (B, n, D)."""
-    first = steps[None, :, None].to(total.dtype)
-    upper = torch.minimum(total[:, None, :], first + 1)
-    lower = torch.maximum((total - alphas)[:, None, :], first)
-    weights = torch.relu(upper - lower).to(hidden.dtype)
-    return weights[:, :, :-1] @ hidden
 
 
 def best_ids(head: nn.Module, states: Tensor) -> Tensor:
@@ -356,11 +297,6 @@ def best_ids(head: nn.Module, states: Tensor) -> Tensor:
         return head(states).argmax(dim=2)
     parts = [head(part).argmax(dim=1) for part in states.flatten(0, 1).split(SCORES_AT_ONCE)]
     return torch.cat(parts).view(states.shape[:2])
-
-
-def valid_mask(lengths: Tensor, size: int, device: torch.device) -> Tensor:
-    """lengths (B,) -> (B, size) on the device, true before each length."""
-    return torch.arange(size, device=device)[None, :] < lengths.to(device, non_blocking=True)[:, None]
 
 
 class ParaformerNetwork(nn.Module):
@@ -403,7 +339,16 @@ class ParaformerNetwork(nn.Module):
 
     def bias_hidden(self, streams: Tensor, mask: Tensor | None, words: Tensor) -> tuple[Tensor, Tensor]:
         """streams (B, N, D), words (B or 1, H, D) -> hidden (B, N, D), hot-word scores (B, H)."""
-        return self.seaco_decoder.scored(streams, mask, words)
+        return self.seaco_decoder.scored(streams, mask, self.seaco_decoder.projected(words))
+
+    def hotword_memory(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """`encode_hotwords`, and what every layer makes of it: (H, layers, 2 D)."""
+        words = self.encode_hotwords(ids, lengths)[None]
+        return torch.cat(list(self.seaco_decoder.projected(words))).transpose(0, 1)
+
+    def bias_hidden_of(self, streams: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """`bias_hidden` with a `hotword_memory` (H, layers, 2 D) that all streams share."""
+        return self.seaco_decoder.scored(streams, None, memory.transpose(0, 1).split(1))
 
     def bias_ids(self, acoustic_side: Tensor, decoder_side: Tensor) -> Tensor:
         """Both sides (B, N, D) -> the hot-word branch's ids (B, N); `no_bias_id` leaves the decoder's choice."""

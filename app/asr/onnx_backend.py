@@ -101,7 +101,7 @@ class OnnxBackend:
         """Nothing is kept for reuse."""
 
     def encode_hotwords(self, words: Sequence[Sequence[int]]) -> EncodedHotwords:
-        """Token ids of each word -> rows (H + 1, D), the no-bias row last.
+        """Token ids of each word -> rows (H + 1, layers, 2 D), the keys and values of each layer, the no-bias row last.
 
         Raises:
             PackError: the model has no hot-word branch.
@@ -138,21 +138,22 @@ class OnnxBackend:
         ids, state = run_session(self._decoder, {"hidden": hidden, "acoustic": acoustic})
         chosen = ids[0]
         if hotwords is not None:
-            biased = self._biased_ids(acoustic, state, hotwords.rows[None])
+            biased = self._biased_ids(acoustic, state, hotwords.rows)
             chosen = np.where(biased == self._shape.no_bias_id, chosen, biased)
         chosen = chosen[~np.isin(chosen, _SPECIAL_IDS)].astype(np.int32)
         starts, ends = self._times(hidden, alphas, len(chosen))
         return Recognition(ids=chosen, starts=starts, ends=ends)
 
     def _biased_ids(
-        self, acoustic: NDArray[np.float32], state: NDArray[np.float32], rows: NDArray[np.float32]
+        self, acoustic: NDArray[np.float32], state: NDArray[np.float32], memory: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        decoder_side, scores = run_session(self._bias_decoder, {"stream": state, "rows": rows})
-        if rows.shape[1] > HOTWORD_FILTER:
-            rows = np.ascontiguousarray(rows[:, filtered_rows(scores[0])])
-            decoder_side, _ = run_session(self._bias_decoder, {"stream": state, "rows": rows})
-        acoustic_side, _ = run_session(self._bias_decoder, {"stream": acoustic, "rows": rows})
-        sides = {"acoustic_side": acoustic_side, "decoder_side": decoder_side}
+        if len(memory) > HOTWORD_FILTER:
+            _, scores = run_session(self._bias_decoder, {"streams": state, "memory": memory})
+            memory = memory[filtered_rows(scores[0])]
+        # Both sides at once: the weights, more than a cache holds, are fetched once.
+        streams = np.concatenate([acoustic, state])
+        hidden, _ = run_session(self._bias_decoder, {"streams": streams, "memory": memory})
+        sides = {"acoustic_side": hidden[:1], "decoder_side": hidden[1:]}
         biased: NDArray[np.int64] = run_session(self._bias_head, sides)[0][0]
         return biased
 

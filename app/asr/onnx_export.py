@@ -95,19 +95,20 @@ def stage_exports(network: ParaformerNetwork) -> dict[str, StageExport]:
 
 
 def _hotword_exports(network: ParaformerNetwork, acoustic: Tensor, words: int) -> dict[str, StageExport]:
-    counts = {1: "tokens"}
+    counts, sides = {1: "tokens"}, {0: "streams", 1: "tokens"}
     ids, lengths = torch.zeros(words, 3, dtype=torch.long), torch.full((words,), 3)
-    rows = torch.zeros(1, words, network.shape.size)
+    layers = len(network.seaco_decoder.decoders)
+    memory, streams = torch.zeros(words, layers, 2 * network.shape.size), torch.cat([acoustic, acoustic])
     return {
         pack.HOTWORD_ENCODER: StageExport(
-            run=network.encode_hotwords,
+            run=network.hotword_memory,
             inputs={"ids": (ids, {0: "words", 1: "length"}), "lengths": (lengths, {0: "words"})},
-            outputs={"rows": {0: "words"}},
+            outputs={"memory": {0: "words"}},
         ),
         pack.BIAS_DECODER: StageExport(
-            run=lambda stream, rows: network.bias_hidden(stream, None, rows),
-            inputs={"stream": (acoustic, counts), "rows": (rows, {1: "words"})},
-            outputs={"hidden": counts, "scores": {1: "words"}},
+            run=network.bias_hidden_of,
+            inputs={"streams": (streams, sides), "memory": (memory, {0: "words"})},
+            outputs={"hidden": sides, "scores": {0: "streams", 1: "words"}},
         ),
         pack.BIAS_HEAD: StageExport(
             run=network.bias_ids,

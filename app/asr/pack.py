@@ -30,7 +30,7 @@ from app.asr.tokens import Vocabulary
 
 FORMAT = "paraformer-pack"
 PUNCTUATION_FORMAT = "punctuation-pack"  # of punctuation_pack.py
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 TOKENS = "tokens.json"

@@ -25,7 +25,8 @@ from app.asr.errors import DeviceLostError, DeviceMemoryError, InputError, Numer
 from app.asr.host import nvidia_driver
 from app.asr.joining import Recognition
 from app.asr.memory import FRAME_MULTIPLE, DeviceMemory, HostMemory
-from app.asr.model import ParaformerNetwork, valid_mask
+from app.asr.model import ParaformerNetwork
+from app.asr.predictor import valid_mask
 from app.asr.tensor_file import TensorFile
 from app.asr.timing import FRAME_SECONDS, token_times
 from app.asr.tokens import Vocabulary

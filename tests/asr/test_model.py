@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the network needs torch; serving on a CPU does not")
 pytest.importorskip("funasr", reason="the reference, FunASR, is not installed")
 
-from app.asr.model import ParaformerNetwork, integrate_and_fire  # noqa: E402
+from app.asr.model import ParaformerNetwork  # noqa: E402
 from app.asr.packing import GOLDEN_CLIP, read_clip  # noqa: E402
+from app.asr.predictor import integrate_and_fire  # noqa: E402
 from tests.support.network import recognise  # noqa: E402
 from tests.support.pair import Pair  # noqa: E402
 from tests.support.reference import random_directory  # noqa: E402
