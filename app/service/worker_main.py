@@ -40,7 +40,8 @@ from app.service.frames import (
 
 # The kernel, when it must kill, takes this process and not the one that holds the requests.
 OOM_SCORE = 800
-_ENCODED_LISTS = 8  # hot-word lists kept encoded
+# Hot-word lists kept encoded, and their words in all: a word takes 24 KiB of the full model on a CPU.
+_ENCODED_LISTS, _ENCODED_WORDS = 8, 1500
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class _Engine:
         if not ids:
             return None
         if ids not in self._encoded:
-            if len(self._encoded) >= _ENCODED_LISTS:
+            while len(self._encoded) >= _ENCODED_LISTS or (
+                self._encoded and len(ids) + sum(map(len, self._encoded)) > _ENCODED_WORDS
+            ):
                 self._encoded.pop(next(iter(self._encoded)))
             self._encoded[ids] = self._runner.backend.encode_hotwords(ids)
         return self._encoded[ids]

@@ -70,19 +70,14 @@ def hotword_products_of(pack: Path, words: int) -> list[Product]:
     if not (pack / "bias_decoder.onnx").exists():
         return []
     tokens = round(TOKENS_PER_SECOND * SEGMENT_SECONDS)
-    passes = [words, _KEPT_WORDS, _KEPT_WORDS] if words > _KEPT_WORDS else [words, words]
+    passes = [tokens, 2 * tokens] if words > _KEPT_WORDS else [2 * tokens]
     found: collections.Counter[tuple[int, int, int]] = collections.Counter()
-    shapes = _shapes(pack, "bias_decoder")
-    # Each layer that attends has a square product for its queries and one for its output.
-    attending = max(count for (inner, outer), count in shapes.items() if inner == outer) // 2
-    for rows in passes:
-        for (inner, outer), count in shapes.items():
-            keys_and_values = attending if outer == 2 * inner else 0
-            found[(rows + 1, inner, outer)] += keys_and_values
-            found[(tokens, inner, outer)] += count - keys_and_values
+    for (inner, outer), count in _shapes(pack, "bias_decoder").items():
+        for rows in passes:
+            found[(rows, inner, outer)] += count
     for (inner, outer), count in _shapes(pack, "bias_head").items():
         found[(tokens, inner, outer)] += count
-    return [Product(*key, count) for key, count in sorted(found.items()) if count]
+    return [Product(*key, count) for key, count in sorted(found.items())]
 
 
 def _shapes(pack: Path, name: str) -> collections.Counter[tuple[int, int]]:
