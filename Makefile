@@ -26,6 +26,9 @@ model: ## fetch the full model from its hub and make a pack of it (SOURCE, PACK,
 image: ## build an image: VARIANT=cpu|cuda-fp16|cuda-fp32|toolbox|exporter|all (docs/images.md)
 	@scripts/image.sh $(VARIANT)
 
+scan-image: ## look into a built image for setuid files, secrets, waste, packages that are not the pinned ones, Debian's updates (VARIANT=cpu)
+	@scripts/scan_image.py $(or $(VARIANT),cpu)
+
 up: ## pick what this host can hold, say why, start it and wait until it is ready (VARIANT, MODEL, PORT, API_KEYS_FILE, MONITORING=yes)
 	@scripts/up.py up
 

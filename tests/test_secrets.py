@@ -1,32 +1,19 @@
 """No secret is in the tree: private keys, tokens of known services, random words beside key, secret, token, password.
 
-Reads every tracked text file. What looks like a secret and is none stands in `HARMLESS`, with the reason.
+Reads every tracked text file by the rules of scripts/secret_rules.py. What looks like a secret and is none stands in
+`HARMLESS`, with the reason.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import subprocess
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scripts.secret_rules import secrets_in
+
 ROOT = Path(__file__).resolve().parent.parent
-# Put together here, so that this file does not find itself.
-PRIVATE_KEY = re.compile("-----BEGIN " + r"(?:[A-Z0-9]+ )*PRIVATE KEY-----")
-KNOWN_TOKENS = re.compile(
-    r"\b(?:AKIA[0-9A-Z]{16}|gh[opsur]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,}"
-    r"|sk-[\w-]{32,}|xox[abprs]-[\w-]{20,}|AIza[\w-]{35}|eyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{10,})"
-)
-NEAR = re.compile(r"key|secret|token|passw|credential|authorization|bearer", re.IGNORECASE)
-WORD = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
-# Bits a character. Random hexadecimal digits have 3.6 to 4 in words of this length, base64 has more, names have a
-# vocabulary of their own and few digits.
-LEAST_ENTROPY = 3.3
-LEAST_DIGITS = 3
 # Path below the root -> the beginning of what looks like a secret there -> why it is none.
 HARMLESS = {
     "monitoring/grafana/dashboards/runbook.json": {
@@ -38,25 +25,6 @@ HARMLESS = {
         "/etc/ssh/ssh_host": "the path of a public key",
     },
 }
-
-
-def entropy(word: str) -> float:
-    """Bits a character, from the word's own letters."""
-    return -sum(n / len(word) * math.log2(n / len(word)) for n in Counter(word).values())
-
-
-def secrets_in(text: str) -> Iterator[tuple[int, str]]:
-    """Line and word of everything that looks like a secret."""
-    for number, line in enumerate(text.splitlines(), 1):
-        for pattern in (PRIVATE_KEY, KNOWN_TOKENS):
-            yield from ((number, found[0]) for found in pattern.finditer(line))
-        if NEAR.search(line):
-            yield from ((number, found[0]) for found in WORD.finditer(line) if is_random(found[0]))
-
-
-def is_random(word: str) -> bool:
-    digits = sum(letter.isdigit() for letter in word)
-    return digits >= LEAST_DIGITS and not word.isdigit() and entropy(word) >= LEAST_ENTROPY
 
 
 def tracked() -> list[Path]:

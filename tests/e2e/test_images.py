@@ -77,6 +77,43 @@ def test_the_cpu_image_holds_no_torch_and_nothing_that_builds(images: str) -> No
     assert not [line for line in told.splitlines() if line.startswith("/")]
 
 
+def scan(clone: Path, image: str) -> docker.Completed:
+    """Debian's archive is asked through the host's network, as in builds."""
+    return subprocess.run(
+        [str(clone / "scripts" / "scan_image.py"), image],
+        env=environment(IMAGE_PREFIX=NAME, BUILD_NETWORK="host"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+
+
+@pytest.mark.parametrize("variant", ["cpu", "exporter"])
+def test_a_scan_finds_nothing(clone: Path, images: str, variant: str) -> None:
+    told = scan(clone, variant)
+    assert "bookworm" in told.stdout, told.stderr
+    # The base was made some time ago; what Debian has renewed since is no fault of the image's.
+    ours = [line for line in told.stdout.splitlines() if re.match(r"(?!update)[a-z-]+: ", line)]
+    assert ours == [] and told.returncode in {0, 1}, told.stdout
+
+
+def test_a_scan_finds_what_was_planted(clone: Path, images: str, tmp_path: Path) -> None:
+    name = f"{NAME}:planted"
+    recipe = (
+        f"FROM {NAME}:{VERSION}-cpu\nUSER 0\nRUN cp /bin/sh /usr/bin/planted && chmod 4755 /usr/bin/planted"
+        " && /opt/asr/bin/python -c \"open('/srv/tls.key', 'w').write('-----BEGIN ' + 'PRIVATE KEY-----')\"\n"
+    )
+    (tmp_path / "Dockerfile").write_text(recipe, encoding="utf-8")
+    docker.docker("build", "--tag", name, tmp_path)
+    told = scan(clone, name)
+    docker.docker("rmi", name)
+    assert told.returncode == 1, told.stderr
+    assert "setuid: /usr/bin/planted" in told.stdout
+    assert "secret: /srv/tls.key" in told.stdout
+    assert "user: it runs as root" in told.stdout
+
+
 def test_labels_tell_the_needs(images: str) -> None:
     labels = docker.inspect(f"{IMAGES}:{VERSION}-cpu")["Config"]["Labels"]
     table = json.loads((ROOT / "images" / "variants.json").read_text(encoding="utf-8"))
