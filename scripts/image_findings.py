@@ -84,7 +84,7 @@ def _of_mode(name: str, member: tarfile.TarInfo) -> Iterator[Finding]:
     if member.isreg() and member.mode & 0o6000:
         yield Finding(
             "setuid",
-            f"/{name} runs with the rights of its owner or group (mode {member.mode:o})",
+            f"/{name} runs with the rights of its owner or group (mode {member.mode & 0o7777:o})",
             f"take the bits away in the Dockerfile: chmod ug-s /{name}",
         )
     if (member.isreg() or (member.isdir() and not member.mode & 0o1000)) and member.mode & 0o002:

