@@ -182,7 +182,8 @@ def run_session(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]
 
 
 def _is_memory(error: Exception, said: str) -> bool:
-    return isinstance(error, MemoryError) or "llocat" in said  # "Failed to allocate memory ...", "bad_alloc"
+    words = ("llocat", "bad_alloc")  # "Failed to allocate memory ...", "Allocation failed", "std::bad_alloc"
+    return isinstance(error, MemoryError) or any(word in said for word in words)
 
 
 def _first_line(error: Exception) -> str:

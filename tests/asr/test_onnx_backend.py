@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from app.asr.audio import AudioReader, Frontend
 from app.asr.backend import HOTWORD_FILTER, filtered_rows
 from app.asr.catalogue import DEMO_PACKS
-from app.asr.errors import PackError
-from app.asr.onnx_backend import OnnxBackend
+from app.asr.errors import AsrError, DeviceMemoryError, PackError, ResourceError
+from app.asr.onnx_backend import OnnxBackend, run_session
 from app.asr.pack import ENCODER, GOLDEN, Pack
 
 
@@ -67,6 +68,35 @@ def test_nothing_to_hear_gives_nothing(backend: OnnxBackend) -> None:
         assert len(found.starts) == len(found.ends) == len(found.ids)
     [found] = backend.recognise([np.zeros((0, 560), np.float32)], None)
     assert len(found.ids) == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (
+            RuntimeError("Failed to allocate memory for requested buffer\nat 0x1"),
+            DeviceMemoryError,
+            "buffer)",
+        ),
+        (MemoryError(), DeviceMemoryError, "MemoryError"),
+        (RuntimeError("std::bad_alloc"), DeviceMemoryError, "bad_alloc"),
+        (RuntimeError("Got invalid dimensions"), ResourceError, "invalid dimensions"),
+    ],
+)
+def test_a_stage_that_fails_for_want_of_memory_can_be_tried_smaller(
+    raised: Exception, kind: type[AsrError], said: str
+) -> None:
+    """What fails for another reason must not: it would fail for ever."""
+
+    class FakeSession:
+        def run(self, *_: object) -> None:
+            raise raised
+
+    session: Any = FakeSession()
+    with pytest.raises(AsrError) as caught:
+        run_session(session, {"features": np.zeros((1, 2, 560), np.float32)})
+    assert type(caught.value) is kind
+    assert "features (1, 2, 560)" in caught.value.problem and said in caught.value.problem
 
 
 def test_filter_keeps_the_best_rows_and_the_no_bias_row() -> None:

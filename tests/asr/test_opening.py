@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from app.asr.errors import (
     DeviceError,
     DeviceLostError,
     DeviceMemoryError,
+    InputError,
     MemoryShortageError,
     PackError,
     ResourceError,
@@ -171,6 +173,30 @@ def test_too_little_memory_is_refused_before_loading(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(opening, "memory_grant", lambda: grant)
     with pytest.raises(ResourceError, match="may use 60 MB"):
         open_model(EngineOptions(device="cpu"))
+
+
+def test_memory_that_nobody_tells_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "memory_grant", lambda: MemoryGrant(None, None, None, None))
+    assert open_model(EngineOptions(device="cpu", threads=1)).name == "demo"
+
+
+def test_a_model_of_another_family_runs_in_one_precision_and_from_one_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InputError, match="runs in fp32 only, and int8 was asked for") as caught:
+        open_model(EngineOptions("sensevoice-small", device="cpu", precision="int8"))
+    assert "--precision" in caught.value.fix
+    monkeypatch.setitem(sys.modules, "app.asr.funasr_backend", None)
+    with pytest.raises(ResourceError, match="needs the Python package") as missing:
+        open_model(EngineOptions("sensevoice-small", device="cpu"))
+    assert "toolbox image" in missing.value.fix
+
+
+def test_without_torch_a_gpu_is_told_of_and_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "nvidia_driver", lambda: "580.95.05")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    report = look_for_cards("auto")
+    assert report.cards == () and report.problem == "torch is not installed in this environment"
 
 
 def test_a_device_that_cannot_be_there_says_why() -> None:

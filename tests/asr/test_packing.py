@@ -194,6 +194,32 @@ def test_an_unknown_network_is_refused_by_name(
         pack_model(str(copy), tmp_path / "pack", "fp32", _quiet)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("am.mvn", None, "am.mvn is missing"),
+        ("am.mvn", "<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 x ]\n", "not a number"),
+        ("am.mvn", "<AddShift> 2 2\n<LearnRateCoef> 0 [ 1 2 ]\n", "lacks its <AddShift> or <Rescale>"),
+        ("am.mvn", b"\xff\xfe", "cannot be read"),
+        ("tokens.json", '{"a": 1}', "not a list of tokens"),
+        ("tokens.json", "[", "not JSON"),
+        ("config.yaml", "- a list", "holds no settings"),
+        ("model.pt", None, "model.pt is missing"),
+    ],
+)
+def test_a_directory_with_a_file_that_is_none_is_refused_by_the_file_s_name(
+    copy: Path, tmp_path: Path, name: str, content: str | bytes | None, message: str
+) -> None:
+    if content is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SourceError, match=message) as caught:
+        pack_model(str(copy), tmp_path / "pack", "fp32", _quiet)
+    assert name in caught.value.problem and caught.value.fix
+    assert not (tmp_path / "pack").exists()
+
+
 def test_file_names_cannot_lead_out_of_the_directory(copy: Path, tmp_path: Path) -> None:
     path = copy / "configuration.json"
     data = json.loads(path.read_text(encoding="utf-8"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
+from app.asr.backend import EncodedHotwords
 from app.asr.errors import AsrError, DeviceLostError, DeviceMemoryError, NumericError, ResourceError
+from app.asr.joining import Recognition
 from app.asr.memory import MIB, Budget, CostModel, calibrate
 from app.asr.running import OVERLAP_FRAMES, BatchRunner, Prepared, Station
 from tests.fakes.backend import FakeBackend, FakeMemory, speech
@@ -151,3 +154,48 @@ def test_without_a_cost_model_segments_run_one_by_one() -> None:
     runner = BatchRunner(Station(backend), batch_size=8)
     _check(runner, _segments(4, count=5))
     assert [shape.rows for shape in backend.ran] == [1] * 5 and runner.most_rows == 1
+
+
+def test_a_device_that_never_has_room_is_left_after_some_tries_and_each_is_counted() -> None:
+    """Even of a thousand segments at once the eighth try is the last."""
+
+    class FullBackend(FakeBackend):
+        def recognise(self, batch: Sequence[Prepared], hotwords: EncodedHotwords | None) -> list[Recognition]:
+            raise DeviceMemoryError("no room", fix="none")
+
+    gpu = FullBackend(FakeMemory(4000 * MIB), COST, most_rows=1024)
+    cpu = FakeBackend(FakeMemory(4000 * MIB), COST, device="cpu")
+    runner = BatchRunner(_station(gpu), batch_size=None, fallback=lambda _: _station(cpu))
+    _check(runner, [speech([7]) for _ in range(1024)])
+    assert runner.statistics.out_of_memory == gpu.released == 8
+    [told] = runner.statistics.fallbacks
+    assert "ran out of memory 8 times" in told and told.startswith("fake:0")
+
+
+def test_the_longest_segment_follows_the_memory_there_is() -> None:
+    backend = FakeBackend(FakeMemory(9 * MIB), COST)
+    runner = BatchRunner(_station(backend), batch_size=None)
+    fits = COST.longest(9 * MIB)
+    assert runner.longest_seconds(None) == pytest.approx(fits * 0.06)
+    with_words = BatchRunner(_station(backend, CostModel(1 * MIB, 20_000, 0.0, 100.0)), batch_size=None)
+    shorter = with_words.longest_seconds(backend.encode_hotwords([[1]] * 199))
+    assert shorter == pytest.approx(fits / 2 * 0.06, abs=0.5), "200 hot words take as much as the frames"
+    assert BatchRunner(Station(backend), batch_size=None).longest_seconds(None) is None
+    limited = Station(backend, longest_seconds=30.0)
+    assert BatchRunner(limited, batch_size=None).longest_seconds(None) == 30.0
+
+
+def test_what_is_offered_at_once_is_the_smaller_of_backend_and_user() -> None:
+    backend = FakeBackend(FakeMemory(4000 * MIB), COST, most_rows=16)
+    sizes = [BatchRunner(_station(backend), batch_size=size).most_rows for size in (None, 4, 64)]
+    assert sizes == [16, 4, 16]
+
+
+def test_what_has_run_is_counted_to_the_frame() -> None:
+    backend = FakeBackend(FakeMemory(4000 * MIB), COST)
+    runner = BatchRunner(_station(backend), batch_size=None)
+    assert runner.statistics.padding == 0.0, "nothing has run"
+    _check(runner, [speech([5] * tokens) for tokens in (20, 19, 3)])
+    counted = runner.statistics
+    assert (counted.batches, counted.segments, counted.frames, counted.padded_frames) == (2, 3, 420, 430)
+    assert counted.padding == pytest.approx(10 / 430)
