@@ -76,6 +76,19 @@ def test_hot_words_are_compared_within_their_own_step() -> None:
     assert reached(rows, "16 MiB more") == "9 MiB"
 
 
+def test_each_batch_stands_beside_what_was_foretold_for_it() -> None:
+    measured = grid(500 * MIB, (110 * MIB, 100 * MIB))
+    measured.facts["self_check"] = {"reason": "the golden clip is right", "seconds": 0.25}
+    measured.facts["shapes"].append(
+        {"rows": 9, "frames": 100, "hotwords": 0, "predicted_bytes": 900 * MIB, "failed": "out of memory"}
+    )
+    text = page(DATA, [measured, Row("memory", "ours fp32", "grid", failed="no pack")])
+    assert "| 1 | 100 | 0 | 110 | 100 | +1.7% | +10.0% |" in text
+    assert "| 9 | 100 | 0 | 900 | out of memory | | |" in text
+    assert "500 MiB held with the weights" in text and "the golden clip is right (0.25 s)" in text
+    assert "ours fp32: no pack" in text
+
+
 def test_a_small_card_that_failed_is_told() -> None:
     good = row("ours fp16", 1.0, step="small", case="300 s, 2 GB")
     assert reached([good], "2 GB card") == "yes"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.bench import punctuation
-from scripts.bench.measure import BenchError
+from scripts.bench.measure import MARK, BenchError, Finished
 from scripts.bench.punctuation import AUTOMODEL, MAPPED, PROGRAMS, Run, agreement, table
 
 MACHINE = {"date": "2026-01-01", "processor": "Toy", "cores": 2, "load_average_at_start": 0.5}
@@ -51,3 +51,70 @@ def test_agreement_is_counted_mark_by_mark(tmp_path: Path, monkeypatch: pytest.M
     reference.write_text(json.dumps([""]), encoding="utf-8")
     with pytest.raises(BenchError, match="4 marks, AutoModel gave 1"):
         agreement("tiny", 4, target)
+
+
+class FakePrograms:
+    """Stands for the processes of the benchmark: makes the files they would, and tells made-up figures."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def run(self, command: list[str | Path], timeout: float = 0.0) -> Finished:
+        words = [str(word) for word in command]
+        self.commands.append(" ".join(words))
+        if "scripts.random_punctuation" in words:
+            checkpoint = Path(words[3])
+            checkpoint.mkdir()
+            (checkpoint / "model.pt").touch()
+            (checkpoint / "tokens.json").write_text(json.dumps(["<unk>", "天", "地", "a"]), encoding="utf-8")
+        elif "pack" in words:
+            Path(words[words.index("--output") + 1]).mkdir()
+        else:
+            target = next(Path(word) for word in words if word.endswith(".json"))
+            target.write_text(json.dumps(["", "，"]), encoding="utf-8")
+        figures = {"seconds": 1.0, "cpu": 0.5, "rss": 30.0, "anonymous": 20.0, "mapped": 40.0, "words": 2}
+        told = [
+            (0.1, f"{MARK}{json.dumps({'event': name} | figures)}") for name in ("started", "loaded", "done")
+        ]
+        return Finished(tuple(told), 2.0, 90 << 20)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    fake = FakePrograms()
+    monkeypatch.setattr(punctuation, "run", fake.run)
+    monkeypatch.setattr(punctuation, "WORK", tmp_path / "work")
+    return fake
+
+
+def test_programs_take_turns_on_what_is_made_once(programs: FakePrograms, tmp_path: Path) -> None:
+    assert punctuation.main(["--quick", "--tokens", "40,80", "--rounds", "2"]) == 0
+    raw = json.loads((tmp_path / "work" / "quick" / "punctuation.json").read_text(encoding="utf-8"))
+    turn = [AUTOMODEL, *PROGRAMS[:2], MAPPED]
+    assert [one["program"] for one in raw["runs"]] == turn * 4
+    assert [one["agree"] for one in raw["runs"][:2]] == [None, 1.0]
+    assert (
+        (tmp_path / "work" / "quick" / "punctuation.md")
+        .read_text(encoding="utf-8")
+        .startswith("# Punctuation")
+    )
+    made = [words for words in programs.commands if "random_punctuation" in words or "app pack" in words]
+    assert len(made) == 3
+    before = len(programs.commands)
+    assert punctuation.main(["--quick", "--tokens", "40"]) == 0
+    assert len(programs.commands) - before == len(turn), "nothing is made again"
+
+
+def test_a_program_that_fails_ends_it_with_what_it_said(
+    programs: FakePrograms,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def fail(*_: object, **__: object) -> Finished:
+        raise BenchError("it ended with 1")
+
+    monkeypatch.setattr(punctuation, "run", fail)
+    assert punctuation.main(["--quick"]) == 1
+    assert "it ended with 1" in capsys.readouterr().err
+    assert not (tmp_path / "work" / "quick").exists()
