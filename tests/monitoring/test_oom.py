@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from monitoring.exporter.docker import DockerEvent
 from monitoring.exporter.errors import ReadingError
+from monitoring.exporter.notices import Notice, Notices
 from monitoring.exporter.oom import OomWatch
 from monitoring.exporter.state import StateFile
 from tests.fakes.kernel import RUNTIMES, FakeKernel, Runtime, container_id
@@ -202,6 +204,59 @@ def test_the_kernel_log_where_it_may_not_be_read(watches: Watches) -> None:
     with pytest.raises(ReadingError, match="CAP_SYSLOG"):
         wanted.check_kernel_log()
     assert not wanted.read().containers
+
+
+def test_when_notices_were_lost_all_containers_are_looked_at(
+    watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = FakeKernel(watches.root)
+    watch = watches.start()
+    monkeypatch.setattr(Notices, "read", lambda self: iter([Notice(None)]))
+    kernel.kills("asr", 1)
+    assert dict(watch.read().containers) == {"asr": 1}
+
+
+def test_records_that_were_overwritten_do_not_end_the_reading(
+    watches: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EPIPE from /dev/kmsg means that the ring went on without us; the next read gives the oldest that is left."""
+    kernel = FakeKernel(watches.root)
+    kernel.log_kill(2, "asr")
+    watch = watches.start()
+    assert watch._log is not None
+    descriptor, read, failing = watch._log.fileno(), os.read, [True]
+
+    def fail_once(file: int, length: int) -> bytes:
+        if file == descriptor and failing:
+            failing.pop()
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return read(file, length)
+
+    monkeypatch.setattr(os, "read", fail_once)
+    kernel.log_kill(9, "other")
+    assert dict(watch.read().containers) == {"asr": 1, "other": 1}
+    assert not failing and watch.check_kernel_log() == 9
+
+
+def test_what_nobody_foresaw_does_not_end_the_watching(
+    watches: Watches, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = FakeKernel(watches.root)
+    monkeypatch.setattr("monitoring.exporter.oom._LOOK_SECONDS", 0.01)
+    watch = watches.start()
+    failures = [ZeroDivisionError("by zero")]
+    walk = watch._walk
+
+    def broken() -> None:
+        if failures:
+            raise failures.pop()
+        walk()
+
+    monkeypatch.setattr(watch, "_walk", broken)
+    monkeypatch.setattr("monitoring.exporter.oom._WALK_SECONDS", 0.0)
+    wait_for(lambda: "was not foreseen" in caplog.text, "the failure in the log")
+    kernel.kills("asr", 1)
+    wait_for(lambda: "asr" in watch._ledger.totals(), "the kill after it")
 
 
 def test_a_log_that_fails_under_way_costs_only_itself(
