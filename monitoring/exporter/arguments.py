@@ -41,7 +41,6 @@ class Options:
     gpu: str
     kernel_log: str
     docker: Path | None
-    docker_wanted: bool
     disks: tuple[str, ...]
     variant_file: Path | None
     each_process: bool
@@ -137,7 +136,6 @@ def parse(arguments: Sequence[str]) -> Options:
         gpu=told.gpu,
         kernel_log=told.kernel_log,
         docker=_docker(told.docker, told.root),
-        docker_wanted=told.docker not in {"auto", "off"},
         disks=tuple(dict.fromkeys(told.disk)),
         variant_file=told.variant_file,
         each_process=told.processes,

@@ -118,7 +118,6 @@ class ClipSampler:
         tapes = [*tapes, *more]
         self.tapes = tapes
         self.rng = random.Random(seed)
-        self._noise = np.random.default_rng(seed)
         ids = {token: index for index, token in enumerate(tokens)}
         self._ids = [np.array([ids[c] for c in tape.characters], np.int64) for tape in tapes]
         self._bounds = [_sentence_bounds(tape) for tape in tapes]

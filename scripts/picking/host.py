@@ -121,7 +121,6 @@ class Driver:
     flavour: str | None
     installed: str | None
     signed: bool | None
-    nouveau: bool
     smi: str | None
 
     @property
@@ -137,7 +136,6 @@ class Host:
     architecture: str
     platform: str | None
     distribution: str
-    distribution_id: str
     wsl: bool
     secure_boot: bool | None
     cpu_model: str
@@ -179,7 +177,6 @@ def host_of(facts: Any, where: str) -> Host:
         architecture=system["architecture"],
         platform=_PLATFORMS.get(system["architecture"]),
         distribution=system["distribution_name"] or "unknown distribution",
-        distribution_id=system["distribution"] or "",
         wsl=system["wsl"],
         secure_boot=system["secure_boot"],
         cpu_model=cpu["model"] or "unknown processor",
@@ -197,7 +194,6 @@ def host_of(facts: Any, where: str) -> Host:
             flavour=driver["flavour"],
             installed=driver["installed"],
             signed=driver["signed"],
-            nouveau=driver["nouveau"],
             smi=driver["smi"],
         ),
         gpus=tuple(_gpu(row) for row in facts["gpus"]),
