@@ -60,6 +60,25 @@ def test_the_longest_goes_first_and_ties_keep_their_order() -> None:
     assert next_batch([5, 9, 9, 8], CostModel(0, 1), BatchLimits(10**6, 3)) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("shorter", "together"), [(9, True), (8, True), (7, False)])
+def test_a_tenth_of_a_batch_may_be_padding(shorter: int, together: bool) -> None:
+    """10 and 8 frames make a batch of 20, of which 2 are padding."""
+    assert next_batch([10, shorter], CostModel(0, 1), BatchLimits(10**6, 8)) == ([0, 1] if together else [0])
+
+
+def test_a_batch_takes_what_the_budget_holds_to_the_byte() -> None:
+    """8 frames a row at 10 bytes, and half as much again with 5 hot words."""
+    cost = CostModel(100, 10, per_hotword_frame=1)
+    for budget, hotwords, rows in ((340, 0, 3), (339, 0, 2), (340, 5, 2), (219, 5, 0)):
+        assert len(next_batch([8] * 9, cost, BatchLimits(budget, 64, hotwords))) == rows
+
+
+def test_what_fits_nowhere_is_set_aside_longest_first_and_the_rest_goes_on() -> None:
+    batches, too_long = plan([8, 80, 16, 96, 80], CostModel(0, 1), BatchLimits(40, 8))
+    assert too_long == [3, 1, 4]
+    assert batches == [[2], [0]]
+
+
 def test_nothing_is_chosen_when_the_longest_does_not_fit() -> None:
     assert next_batch([100, 5], CostModel(0, 1), BatchLimits(50, 8)) == []
     assert next_batch([], CostModel(0, 1), BatchLimits(50, 8)) == []
@@ -76,6 +95,28 @@ def test_pieces_cover_a_segment_and_share_what_is_asked_for(seed: int) -> None:
     assert all(0 < end - begin <= most for begin, end in pieces)
     for (_, end), (begin, _) in pairwise(pieces):
         assert overlap // 2 - 1 <= end - begin <= overlap
+
+
+def test_pieces_to_the_frame() -> None:
+    """Where all is alike the first place of each search counts: from 150 for a joint, 15 beyond it for an end."""
+    assert cut_frames(np.ones(700, np.float32), 300, 60) == [
+        *((0, 165), (120, 285), (240, 405), (360, 525)),
+        (480, 700),
+    ]
+    assert cut_frames(np.ones(300, np.float32), 300, 60) == [(0, 300)], "what fits is not cut"
+    assert cut_frames(np.ones(301, np.float32), 300, 60) == [(0, 165), (120, 301)]
+
+
+@pytest.mark.parametrize("place", [150, 200, 270])
+def test_joints_are_sought_in_the_later_half_of_what_fits(place: int) -> None:
+    """A pause in the first half would make a short piece, and one at the very end leaves no room to share."""
+    loudness = np.ones(500, np.float32)
+    loudness[[100, 149, 271, 290]] = 0.0
+    loudness[place] = 0.5
+    loudness[place + 20] = 0.7
+    loudness[place - 20] = 0.6
+    (_, end), (begin, _) = cut_frames(loudness, 300, 60)[:2]
+    assert (begin, end) == (place - 20, place + 20)
 
 
 def test_pieces_are_cut_where_it_is_quiet() -> None:

@@ -154,3 +154,68 @@ def test_one_equal_token_far_away_is_a_chance() -> None:
     line = joiner.add(0.0, 0.0, 3.0, earlier).ids.tolist()
     line += joiner.add(1.5, 1.5, 3.0, later).ids.tolist() + joiner.flush().ids.tolist()
     assert line == [11, 12, 13, 13, 22], "cut in the middle of the overlap, at 2.25 s"
+
+
+def test_what_a_next_segment_might_share_waits() -> None:
+    """3 s and a margin of 0.3 s: of a segment up to 10 s, tokens that begin before 6.7 s are final."""
+    joiner = Joiner()
+    early = joiner.add(0.0, 0.0, 10.0, recognition([(1, 6.6, 6.65), (2, 6.75, 6.8), (3, 9.9, 10.0)]))
+    assert early.ids.tolist() == [1]
+    held = joiner.add(20.0, 0.0, 10.0, recognition([(4, 0.0, 0.2)]))
+    assert held.ids.tolist() == [2, 3, 4], "after silence nothing is shared any more"
+
+
+def test_the_pair_nearest_the_middle_joins_the_sides() -> None:
+    """Both heard 5, 6 and 7 in the overlap from 8 to 10 s; before 6 the earlier side counts, after it the later."""
+    earlier = recognition([(1, 7.0, 7.2), (5, 8.2, 8.4), (6, 8.9, 9.1), (7, 9.6, 9.8), (91, 9.9, 10.0)])
+    later = recognition(
+        [(92, 0.0, 0.1), (5, 0.2, 0.4), (93, 0.5, 0.6), (6, 0.95, 1.1), (7, 1.62, 1.8), (8, 2.5, 2.7)]
+    )
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (8.0, 2.0, 4.0, later)])
+    assert line.ids.tolist() == [1, 5, 6, 7, 8]
+    assert line.starts.tolist() == pytest.approx([7.0, 8.2, 8.9, 9.62, 10.5], abs=1e-6)
+
+
+@pytest.mark.parametrize(("apart", "joined"), [(0.24, [1, 5, 2]), (0.26, [1, 5, 5, 2])])
+def test_one_token_is_the_same_when_it_begins_within_a_quarter_of_a_second(
+    apart: float, joined: list[int]
+) -> None:
+    earlier = recognition([(1, 7.0, 7.2), (5, 8.9, 8.95)])
+    later = recognition([(5, 0.9 + apart, 1.3), (2, 2.5, 2.7)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (8.0, 2.0, 4.0, later)])
+    assert line.ids.tolist() == joined
+
+
+def test_what_lies_outside_the_overlap_is_no_copy_of_what_lies_in_it() -> None:
+    """A token said twice, 0.2 s apart: once before the overlap's margin, once after it."""
+    earlier = recognition([(5, 7.6, 7.65), (1, 8.4, 8.5)])
+    later = recognition([(5, 0.0, 0.1), (1, 0.4, 0.5), (2, 2.5, 2.7)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (8.0, 2.0, 4.0, later)])
+    assert line.ids.tolist() == [5, 1, 2], (
+        "the pair in the overlap joins them, and 5 was heard by the earlier side"
+    )
+
+
+def test_a_side_whose_words_end_before_the_overlap_takes_no_part() -> None:
+    earlier = recognition([(1, 7.0, 7.9)])
+    later = recognition([(2, 0.1, 0.3), (3, 1.9, 2.0)])
+    assert collect(Joiner(), [(0, 0, 10, earlier), (8, 2, 4, later)]).ids.tolist() == [1, 2, 3]
+    heard = recognition([(1, 7.0, 7.9), (4, 9.7, 9.9)])
+    silent = recognition([(3, 2.1, 2.4)])
+    assert collect(Joiner(), [(0, 0, 10, heard), (8, 2, 4, silent)]).ids.tolist() == [1, 4, 3]
+
+
+def test_a_long_token_counts_where_it_begins() -> None:
+    """Its end may lie far in a pause: 8.8 to 11 s would be centred behind the middle, at 9 s, and be lost."""
+    earlier = recognition([(1, 8.8, 9.9)])
+    later = recognition([(2, 1.1, 1.3), (3, 2.5, 2.7)])
+    assert collect(Joiner(), [(0, 0, 10, earlier), (8, 2, 4, later)]).ids.tolist() == [1, 2, 3]
+
+
+def test_times_ascend_across_a_joint_and_no_token_ends_before_it_begins() -> None:
+    earlier = recognition([(1, 8.0, 8.2), (5, 9.1, 9.3)])
+    later = recognition([(5, 1.0, 1.1), (2, 1.05, 1.08), (3, 2.5, 2.7)])
+    line = collect(Joiner(), [(0, 0, 10, earlier), (8, 2, 4, later)])
+    assert line.ids.tolist() == [1, 5, 2, 3]
+    assert line.starts.tolist() == pytest.approx([8.0, 9.1, 9.1, 10.5], abs=1e-6)
+    assert line.ends.tolist() == pytest.approx([8.2, 9.3, 9.1, 10.7], abs=1e-6)

@@ -40,9 +40,12 @@ def blocks(samples: np.ndarray, size: int = RATE) -> Iterator[np.ndarray]:
         yield samples[start : start + size]
 
 
-def segments_of(samples: np.ndarray, max_seconds: float = 30.0, size: int = RATE) -> list[Segment]:
+def segments_of(
+    samples: np.ndarray, max_seconds: float = 30.0, size: int = RATE, join_seconds: float | None = None
+) -> list[Segment]:
     detector = SpeechDetector(scorer=LoudIsSpeech())
-    return list(cut(blocks(samples, size), max_seconds=max_seconds, detector=detector))
+    parts = cut(blocks(samples, size), max_seconds=max_seconds, join_seconds=join_seconds, detector=detector)
+    return list(parts)
 
 
 def check(segments: Iterable[Segment], samples: np.ndarray, max_seconds: float) -> np.ndarray:
@@ -100,6 +103,21 @@ def test_near_spans_are_merged_with_their_silence_and_far_ones_are_not() -> None
     assert first.start == 0 and first.samples[int(2.5 * RATE)] == 0.0
     assert second.start > 7.2 * RATE - RATE / 2
     assert MERGE_SECONDS == 1.0
+
+
+def test_sentences_are_joined_up_to_a_length_of_their_own() -> None:
+    """What is said without a pause may be longer than what is joined."""
+    samples = pattern(*[("speech", 4), ("silence", 0.8)] * 3, ("speech", 18))
+    lengths = [round(len(one.samples) / RATE) for one in segments_of(samples, 20, join_seconds=10)]
+    assert lengths == [9, 4, 18]
+    assert [round(len(one.samples) / RATE) for one in segments_of(samples, 20)] == [14, 18]
+    assert len(segments_of(pattern(("speech", 4), ("silence", 0.8), ("speech", 4)), 5, join_seconds=60)) == 2
+
+
+@pytest.mark.parametrize(("silence", "count"), [(1.3, 1), (1.7, 2)])
+def test_silence_up_to_a_second_beside_the_padding_stays_inside(silence: float, count: int) -> None:
+    """The detector adds a quarter of a second to either side, so 1.5 s of real silence is the limit."""
+    assert len(segments_of(pattern(("speech", 2), ("silence", silence), ("speech", 2)))) == count
 
 
 def test_what_does_not_fit_is_parted_at_silence() -> None:
