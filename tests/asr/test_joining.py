@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.asr.joining import Joiner, Recognition, TimedTokens
+from app.asr.joining import Joiner, Recognition, TimedTokens, _pairs
 
 
 def recognition(tokens: list[tuple[int, float, float]]) -> Recognition:
@@ -219,3 +219,47 @@ def test_times_ascend_across_a_joint_and_no_token_ends_before_it_begins() -> Non
     assert line.ids.tolist() == [1, 5, 2, 3]
     assert line.starts.tolist() == pytest.approx([8.0, 9.1, 9.1, 10.5], abs=1e-6)
     assert line.ends.tolist() == pytest.approx([8.2, 9.3, 9.1, 10.7], abs=1e-6)
+
+
+def test_a_segment_without_words_is_empty_in_every_part() -> None:
+    nothing = Recognition.nothing()
+    assert [(len(part), part.dtype.kind) for part in (nothing.ids, nothing.starts, nothing.ends)] == [
+        *((0, "i"), (0, "f"), (0, "f")),
+    ]
+    assert len(Joiner().add(0.0, 0.0, 1.0, nothing)) == 0
+
+
+def test_a_copy_just_behind_the_overlap_s_end_is_a_copy() -> None:
+    """Times are not exact: the later side has the word 0.2 s late, beyond the 10 s at which the overlap ends."""
+    earlier = recognition([(1, 7.0, 7.2), (5, 9.95, 10.0)])
+    later = recognition([(5, 2.15, 2.3), (2, 3.0, 3.2)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (8.0, 2.0, 4.0, later)])
+    assert line.ids.tolist() == [1, 5, 2]
+    assert line.starts.tolist() == pytest.approx([7.0, 9.95, 11.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("late", "joined"), [(0.7, [12, 13, 14]), (1.5, [12, 13, 12, 13, 14])])
+def test_two_words_in_order_are_found_again_up_to_a_second_away(late: float, joined: list[int]) -> None:
+    """Where no word pairs nearer; further away they were said twice."""
+    earlier = recognition([(12, 7.1, 7.3), (13, 7.4, 7.6)])
+    later = recognition([(12, 0.1 + late, 0.2 + late), (13, 0.4 + late, 0.5 + late), (14, 3.5, 3.7)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (7.0, 3.0, 4.0, later)])
+    assert line.ids.tolist() == joined
+
+
+def test_one_pair_at_its_place_is_worth_more_than_two_that_are_shifted() -> None:
+    """8 at 9.0 and 9.2 on one side, at 9.2 and 9.4 on the other: three times 8, not two."""
+    earlier = recognition([(8, 9.0, 9.1), (8, 9.2, 9.3)])
+    later = recognition([(8, 1.2, 1.3), (8, 1.4, 1.5)])
+    line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (8.0, 2.0, 4.0, later)])
+    assert line.starts.tolist() == pytest.approx([9.0, 9.2, 9.4], abs=1e-6)
+
+
+def test_pairs_are_found_whatever_lies_between_them() -> None:
+    first = TimedTokens(np.array([1, 2, 9, 3, 4]), np.arange(5) * 0.3, np.arange(5) * 0.3 + 0.1)
+    second = TimedTokens(
+        np.array([7, 1, 2, 3, 8, 4]), np.array([0.0, 0.02, 0.35, 0.95, 1.0, 1.2]), np.ones(6)
+    )
+    assert _pairs(first, second, 0.25) == [(0, 1), (1, 2), (3, 3), (4, 5)]
+    assert _pairs(first, second.part(1, 3), 0.25) == [(0, 0), (1, 1)]
+    assert _pairs(first.part(2, 3), second, 0.25) == []
