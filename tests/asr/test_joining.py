@@ -241,8 +241,8 @@ def test_a_copy_just_behind_the_overlap_s_end_is_a_copy() -> None:
 @pytest.mark.parametrize(("late", "joined"), [(0.7, [12, 13, 14]), (1.5, [12, 13, 12, 13, 14])])
 def test_two_words_in_order_are_found_again_up_to_a_second_away(late: float, joined: list[int]) -> None:
     """Where no word pairs nearer; further away they were said twice."""
-    earlier = recognition([(12, 7.1, 7.3), (13, 7.4, 7.6)])
-    later = recognition([(12, 0.1 + late, 0.2 + late), (13, 0.4 + late, 0.5 + late), (14, 3.5, 3.7)])
+    earlier = recognition([(12, 8.0, 8.2), (13, 8.3, 8.5)])
+    later = recognition([(12, 1.0 + late, 1.1 + late), (13, 1.3 + late, 1.4 + late), (14, 3.5, 3.7)])
     line = collect(Joiner(), [(0.0, 0.0, 10.0, earlier), (7.0, 3.0, 4.0, later)])
     assert line.ids.tolist() == joined
 
@@ -256,7 +256,7 @@ def test_one_pair_at_its_place_is_worth_more_than_two_that_are_shifted() -> None
 
 
 def test_pairs_are_found_whatever_lies_between_them() -> None:
-    first = TimedTokens(np.array([1, 2, 9, 3, 4]), np.arange(5) * 0.3, np.arange(5) * 0.3 + 0.1)
+    first = TimedTokens(np.array([1, 2, 9, 3, 4]), 0.3 * np.arange(5.0), 0.3 * np.arange(5.0) + 0.1)
     second = TimedTokens(
         np.array([7, 1, 2, 3, 8, 4]), np.array([0.0, 0.02, 0.35, 0.95, 1.0, 1.2]), np.ones(6)
     )
