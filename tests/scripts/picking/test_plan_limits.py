@@ -124,3 +124,10 @@ def test_one_way_to_the_card_is_enough_to_be_told_of_the_better_one(
 def test_a_host_that_runs_nothing_is_warned_of_nothing() -> None:
     made = planned(memory={"total_mib": 400, "swap_mib": 0}, cgroup=None)
     assert (made.verdict, made.warnings) == ("none", ())
+
+
+def test_every_instance_has_punctuation_and_the_page_where_memory_holds_them() -> None:
+    made = planned(card(index=0, uuid="GPU-0"), card(index=1, uuid="GPU-1"))
+    extras = TABLE.memory["punctuation_ram_mib"] + TABLE.memory["page_ram_mib"]
+    assert [one.ram for one in made.instances] == [GPU_RAM + extras] * 2
+    assert not [one for one in made.instances if "off" in one.environment.values()]
