@@ -171,10 +171,11 @@ def test_a_release_says_what_is_in_it(filled: dict[str, str]) -> None:
 
 def test_the_gateway_knows_every_instance(filled: dict[str, str]) -> None:
     text = filled["roles/gateway/templates/haproxy.cfg.j2"]
-    for backend in ("transcriptions", "jobs", "page"):
+    for backend in ("transcriptions", "jobs", "searched_jobs", "page"):
         part = text.split(f"\nbackend {backend}\n")[1].split("\nfrontend")[0].split("\nbackend")[0]
         rows = [line.split()[1:3] for line in part.splitlines() if line.strip().startswith("server ")]
         assert rows == [["one-0", "10.0.0.1:8000"], ["one-1", "10.0.0.1:8001"], ["two-0", "[fd00::2]:8000"]]
+    assert "nbsrv(searched_jobs) ge 3" in text
 
 
 def test_the_gateway_keeps_what_is_for_machines_from_clients(filled: dict[str, str]) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.program import Program
 from tests.support.monitoring import alerts
+from tests.support.program import Program
 from tests.support.service_process import until
 from tests.support.watch import free_port, get_json, prometheus_command, query
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from app.asr.catalogue import DEMO_PACKS
-from tests.chaos.gateway import Gateway
 from tests.chaos.ledger import Ledger
 from tests.chaos.network import BadNetwork
 from tests.chaos.timepiece import Timepiece
 from tests.chaos.volume import small_volume
 from tests.chaos.watching import Watching
 from tests.support.cgroup import Group, limited
+from tests.support.gateway import Gateway
 from tests.support.service_process import ServiceProcess, until
 from tests.support.witness import watch
 

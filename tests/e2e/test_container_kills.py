@@ -41,12 +41,15 @@ def project(running: docker.Daemon, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Jobs:
-    """Jobs of one recording, sent with keys; `send` again gives the same."""
+    """Jobs of one recording, sent with keys; `send` again gives the same. Close it."""
 
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=30)
         self._key = key
         self.ids: list[str] = []
+
+    def close(self) -> None:
+        self._client.close()
 
     def send(self) -> None:
         """All of them, and again until each is answered: a container that has just come up may be away for a moment."""
@@ -111,11 +114,16 @@ def started_at(project: Project) -> str:
     return str(docker.inspect(project.container)["State"]["StartedAt"])
 
 
-def test_jobs_outlive_the_container_and_docker(project: Project, running: docker.Daemon) -> None:
+@pytest.fixture
+def jobs(project: Project) -> Iterator[Jobs]:
+    with contextlib.closing(Jobs(project.url, "a")) as made:
+        made.send()
+        made.until_they_get_on()
+        yield made
+
+
+def test_jobs_outlive_the_container_and_docker(project: Project, jobs: Jobs, running: docker.Daemon) -> None:
     expected = project.transcribe(MEETING)
-    jobs = Jobs(project.url, "a")
-    jobs.send()
-    jobs.until_they_get_on()
     before = started_at(project)
     os.kill(docker.inspect(project.container)["State"]["Pid"], signal.SIGKILL)
     until(lambda: started_at(project) != before, "the container is not started again")

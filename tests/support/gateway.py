@@ -1,37 +1,44 @@
-"""The gateway: HAProxy on what Ansible makes of the role's template, with other ports, in front of one service."""
+"""The gateway: HAProxy on what Ansible makes of the role's template, with other ports, in front of services here."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
-from tests.chaos.program import Program
 from tests.support.packages import need
 from tests.support.playbooks import ANSIBLE, play
+from tests.support.program import Program
 from tests.support.service_process import until
 from tests.support.watch import free_port
 
-_NAME = "chaos"  # of this HAProxy among its peers
+_NAME = "gateway"  # of this HAProxy among its peers
 _TEMPLATE = ANSIBLE / "roles" / "gateway" / "templates" / "haproxy.cfg.j2"
 _SERVED = ("/readyz", "/v1/jobs?limit=1")  # one for each backend that clients use
 
 
 class Gateway:
-    """HAProxy with a master and a worker process, as its unit starts it."""
+    """HAProxy with a master and a worker process, as its unit starts it.
 
-    def __init__(self, folder: Path, service_port: int) -> None:
+    Args:
+        folder: of its own; made here.
+        service_port: of the service on each host.
+        hosts: their addresses, all of this machine.
+    """
+
+    def __init__(self, folder: Path, service_port: int, hosts: Sequence[str] = ("127.0.0.1",)) -> None:
         need({"haproxy": "haproxy"})
         folder.mkdir()
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         config = folder / "haproxy.cfg"
-        config.write_text(_settings(folder, service_port, self.port), encoding="utf-8")
+        config.write_text(_settings(folder, service_port, self.port, hosts), encoding="utf-8")
         self._program = Program(["haproxy", "-W", "-L", _NAME, "-f", str(config)], folder / "haproxy.log")
 
     def start(self) -> None:
@@ -79,29 +86,31 @@ def _runs(pid: int) -> bool:
     return False
 
 
-def _settings(folder: Path, service_port: int, port: int) -> str:
-    """The text of haproxy.cfg for one host with one service."""
-    host = {
+def _settings(folder: Path, service_port: int, port: int, addresses: Sequence[str]) -> str:
+    """The text of haproxy.cfg, with all that it names outside of the folder put inside."""
+    known = {
         "ansible_connection": "local",
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-        "fleet_address": "127.0.0.1",
         "fleet_app_port": service_port,
         "fleet_gateway_port": port,
-        "gateway_instances": {"host": 1},
     }
+    hosts = {
+        f"host-{number}": {**known, "fleet_address": address} for number, address in enumerate(addresses)
+    }
+    groups = {"app": {"hosts": hosts}, "gateway": {"hosts": {"host-0": {}}}}
     inventory, made = folder / "hosts.yml", folder / "made.cfg"
-    inventory.write_text(
-        yaml.safe_dump(
-            {"all": {"children": {name: {"hosts": {"host": host}} for name in ("app", "gateway")}}}
-        )
-    )
+    inventory.write_text(yaml.safe_dump({"all": {"children": groups}}))
     variables: dict[str, Any] = yaml.safe_load(
         (ANSIBLE / "roles" / "gateway" / "defaults" / "main.yml").read_text(encoding="utf-8")
     )
-    variables |= {"gateway_statistics_port": free_port(), "ansible_facts": {"hostname": _NAME}}
+    variables |= {
+        "gateway_instances": {},
+        "gateway_statistics_port": free_port(),
+        "ansible_facts": {"hostname": _NAME},
+    }
     task = {"ansible.builtin.template": {"src": str(_TEMPLATE), "dest": str(made), "mode": "0600"}}
     done = play(
-        [{"hosts": "host", "gather_facts": False, "vars": variables, "tasks": [task]}],
+        [{"hosts": "gateway", "gather_facts": False, "vars": variables, "tasks": [task]}],
         *("--inventory", str(inventory)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
