@@ -32,7 +32,8 @@ def router(service: Service) -> APIRouter:
         status = service.recogniser.status()
         state = "draining" if service.admission.draining else status.state
         told = {"status": state, "message": status.message}
-        ready = state in READY
+        # Work is taken while the worker starts again: a gateway that took the host out would cut off what waits for it.
+        ready = state in READY or (state == "starting" and status.resumes)
         headers = {} if ready else {"Retry-After": "2"}
         return JSONResponse(told, 200 if ready else 503, headers=headers)
 

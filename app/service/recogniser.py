@@ -118,6 +118,7 @@ class Recogniser:
             restarts=Counter(worker.restarts),
             statistics={"self_check_passed": told.get("self_check_passed"), **worker.statistics},
             punctuation=described(self._punctuation, self._vocabulary),
+            resumes=worker.resumes,
             oldest_seconds=self._scheduler.oldest_seconds,
         )
 

@@ -56,7 +56,8 @@ class RecognitionRequest:
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """The engine as others see it. `asleep`: ended for want of work, and back with the next request."""
+    """The engine as others see it. `asleep`: ended for want of work, and back with the next request. `resumes`: it
+    starts again after it was ready."""
 
     state: Literal["starting", "ready", "asleep", "failed"]
     message: str
@@ -71,6 +72,7 @@ class EngineStatus:
     restarts: Mapping[str, int]
     statistics: Mapping[str, Any] = field(default_factory=dict)
     punctuation: str = NO_PUNCTUATION
+    resumes: bool = False
     oldest_seconds: float = 0.0  # since when the oldest unfinished segment has been waiting or at work
 
 

@@ -43,6 +43,8 @@ State = Literal["starting", "ready", "asleep", "failed"]
 # Why a worker may end, as far as that is known before; the others are named after their signal or exit code.
 CAUSES = ("killed", "hung", "device lost")
 _BACK_OFF_SECONDS = (0.2, 1.0, 3.0, 10.0, 30.0)
+# So many deaths in a row are an absence that work waits out; more may go on for minutes.
+_SHORT_ABSENCES = 3
 
 
 class WorkerDied(Exception):  # noqa: N818 - an event; whether it is an error is for the scheduler to say
@@ -123,6 +125,12 @@ class Worker:
     def pid(self) -> int | None:
         """The process now running."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it is on its way up again after it was ready: work waits a moment for it."""
+        been_ready = bool(self.description)
+        return self.state == "starting" and been_ready and self._deaths_in_a_row <= _SHORT_ABSENCES
 
     async def start(self) -> None:
         """Makes sure that a process is ready; waits for it.

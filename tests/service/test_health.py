@@ -23,6 +23,17 @@ def test_readiness_follows_the_engine_and_life_does_not(tmp_path: Path, state: s
     assert get(app, "/healthz").status_code == 200
 
 
+def test_a_worker_that_starts_again_makes_no_host_unready(tmp_path: Path) -> None:
+    """Else a gateway takes the host out and cuts off the requests that wait for the worker."""
+    recogniser = FakeRecogniser()
+    recogniser.becomes(state="starting", message="starting again in 1 s", resumes=True)
+    app = app_in(tmp_path, recogniser)
+    ready = get(app, "/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "starting")
+    app.state.service.admission.drain()
+    assert get(app, "/readyz").status_code == 503
+
+
 def test_a_draining_service_is_not_ready(tmp_path: Path) -> None:
     app = app_in(tmp_path)
     app.state.service.admission.drain()

@@ -65,7 +65,8 @@ class ServiceProcess:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.address}/readyz", timeout=5).status_code == 200
+            # Its worker is up: while one starts again the service is ready as well.
+            return httpx.get(f"{self.address}/readyz", timeout=5).json()["status"] in {"ready", "asleep"}
         return False
 
     @property
