@@ -43,7 +43,9 @@ def main() -> int:
     machine = describe({"service": Path(sys.executable)})
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), told.seed, told.minutes * 60, names)
+        outcome = run(
+            Path(folder), told.seed, told.minutes * 60, names, lambda line: print(line, file=sys.stderr)
+        )
     target = ROOT / ("docs/benchmarks" if told.write else "build")
     print(write(outcome, machine, time.monotonic() - began, target))
     return 1 if outcome.violations else 0

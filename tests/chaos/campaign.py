@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,8 +51,18 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
 
 
-def run(folder: Path, seed: int, seconds: float, faults: Sequence[str] = tuple(FAULTS)) -> Outcome:
-    """Plays a campaign of so many seconds (the reckoning comes after it) in an empty folder."""
+def run(
+    folder: Path,
+    seed: int,
+    seconds: float,
+    faults: Sequence[str] = tuple(FAULTS),
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Plays a campaign of so many seconds (the reckoning comes after it) in an empty folder.
+
+    Args:
+        tell: is given a line after each fault.
+    """
     with service(folder / "calm", {"ASR_PAGE": "off"}) as calm:
         expected = {file: str(calm.transcribe(file).json()["text"]) for file in FILES}
     ledger, outcome = Ledger(), Outcome(seed, seconds)
@@ -60,7 +70,7 @@ def run(folder: Path, seed: int, seconds: float, faults: Sequence[str] = tuple(F
         clients = _clients(world, expected, seed)
         for client in clients:
             client.start()
-        _do_harm(world, outcome, faults, time.monotonic() + seconds)
+        _do_harm(world, outcome, faults, tell)
         for client in clients:
             client.stopped.set()
         limit = time.monotonic() + _LAST_JOBS_SECONDS
@@ -90,15 +100,17 @@ def _clients(world: World, expected: Mapping[Path, str], seed: int) -> list[Clie
     ]
 
 
-def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], limit: float) -> None:
+def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], tell: Callable[[str], None]) -> None:
     """Every fault once in a random order, then again; so that a short campaign has as many kinds as it has time for."""
     left: list[str] = []
-    while time.monotonic() < limit:
+    began, wrong = time.monotonic(), 0
+    while time.monotonic() < began + outcome.seconds:
         if not left:
             left = [name for name in faults if name not in outcome.not_here]
             world.random.shuffle(left)
         name = left.pop()
         time.sleep(world.random.uniform(0.1, 1.0))
+        at = time.monotonic()
         try:
             FAULTS[name](world)
             outcome.faults[name] += 1
@@ -107,6 +119,10 @@ def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], limit: float
         except _STUCK as error:  # the reckoning still tells what became of the jobs
             world.ledger.wrong(f"{name}: {error!r}")
             return
+        tell(f"{at - began:6.1f} s, for {time.monotonic() - at:4.1f} s: {name}")
+        for violation in world.ledger.violations[wrong:]:
+            tell(f"WRONG: {violation}")
+        wrong = len(world.ledger.violations)
 
 
 def _reckon(world: World, expected: Mapping[Path, str]) -> None:

@@ -1,21 +1,28 @@
-"""HAProxy itself, set up by the role's template, before two fake hosts: whose job is it, whatever was killed."""
+"""HAProxy itself, set up by the role's template, before fake hosts and a real service, with things killed around it."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.asr.catalogue import DEMO_PACKS
 from tests.fakes.job_host import FakeJobHost
 from tests.support.gateway import Gateway
-from tests.support.service_process import until
-from tests.support.watch import free_port
+from tests.support.service_process import service, until
+from tests.support.watch import free_port, get_json
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 JOBS = 12
+MEETING = DEMO_PACKS.parent / "recordings" / "meeting.ogg"
+LONGER_THAN_TWO_CHECKS_SECONDS = 6.0
 
 
 @pytest.fixture
@@ -79,3 +86,38 @@ def test_a_reload_finds_every_job(fleet: tuple[Gateway, list[FakeJobHost]]) -> N
     jobs = sent(gateway)
     gateway.reload()
     assert codes(gateway, jobs) == [200] * JOBS
+
+
+def test_a_worker_that_takes_long_to_come_back_cuts_off_nobody(tmp_path: Path) -> None:
+    """It is stopped while it starts, for longer than the gateway needs to take out a host that is not ready."""
+    with ExitStack() as held:
+        asked = held.enter_context(service(tmp_path / "data", {"ASR_PAGE": "off"}))
+        gateway = held.enter_context(closing(Gateway(tmp_path / "gateway", asked.port)))
+        gateway.start()
+        threads = held.enter_context(ThreadPoolExecutor())
+        before = asked.worker
+        waiting = threads.submit(transcribed, gateway)
+        until(lambda: get_json(asked.address + "/v1/capacity")["waiting_seconds"] > 0)
+        asked.kill_worker()
+        until(lambda: asked.worker not in {before, None})
+        coming = asked.worker
+        assert coming is not None
+        os.kill(coming, signal.SIGSTOP)
+        try:
+            time.sleep(LONGER_THAN_TWO_CHECKS_SECONDS)
+            late = threads.submit(transcribed, gateway)
+            time.sleep(1)
+        finally:
+            os.kill(coming, signal.SIGCONT)
+        assert [answer.result().status_code for answer in (waiting, late)] == [200, 200]
+        assert waiting.result().json()["text"] == late.result().json()["text"]
+        assert asked.stop() == 0
+
+
+def transcribed(gateway: Gateway) -> httpx.Response:
+    return httpx.post(
+        f"{gateway.address}/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": (MEETING.name, MEETING.read_bytes())},
+        timeout=120,
+    )
