@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # A device that was lost twice in a row is not coming back here; a restart policy gives the next container a fresh one.
 _DONE, _FAILED, _DEVICE_GONE = 0, 2, 3
 _BACKLOG = 512
+# Longer than clients and HAProxy keep connections that idle: who keeps one longer than the server may send a request
+# into one that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
 _TEXT_OPTIONS = {
     "host": "address to listen on (default: 127.0.0.1, this machine only)",
     "port": "port to listen on (default: 8000)",
@@ -175,6 +178,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
             lifespan="off",  # ours goes around the server, so that its errors are told like all others
             root_path=settings.root_path,
             timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             http=bounded_protocol(settings.upload_idle_seconds),
         )

@@ -46,11 +46,15 @@ _TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class Answer:
-    """One request: seconds of audio, seconds until the answer, and whether it was the right kind of answer."""
+    """One request: seconds of audio, seconds until the answer, and what was wrong with it; empty for a good one."""
 
     audio_seconds: int
     seconds: float
-    good: bool
+    fault: str = ""
+
+    @property
+    def good(self) -> bool:
+        return not self.fault
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,12 @@ def ask(client: httpx.Client, audio: Path, seconds: int) -> Answer:
                 "/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": file}
             )
         good = answer.status_code == 200 and bool(answer.json()["text"])
-    except httpx.TransportError:
-        good = False
-    return Answer(seconds, time.monotonic() - begun, good)
+        fault = "" if good else f"{answer.status_code} {answer.text[:200]}"
+    except httpx.TransportError as error:
+        fault = repr(error)
+    if fault:
+        print(f"{audio.name}: {fault}", file=sys.stderr, flush=True)
+    return Answer(seconds, time.monotonic() - begun, fault)
 
 
 class Service:

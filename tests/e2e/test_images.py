@@ -81,7 +81,7 @@ def scan(clone: Path, image: str) -> docker.Completed:
     """Debian's archive is asked through the host's network, as in builds."""
     return subprocess.run(
         [str(clone / "scripts" / "scan_image.py"), image],
-        env=environment(IMAGE_PREFIX=NAME, BUILD_NETWORK="host"),
+        env=environment(IMAGE_PREFIX=IMAGES, BUILD_NETWORK="host"),
         capture_output=True,
         text=True,
         check=False,
@@ -99,9 +99,9 @@ def test_a_scan_finds_nothing(clone: Path, images: str, variant: str) -> None:
 
 
 def test_a_scan_finds_what_was_planted(clone: Path, images: str, tmp_path: Path) -> None:
-    name = f"{NAME}:planted"
+    name = f"{IMAGES}:planted"
     recipe = (
-        f"FROM {NAME}:{VERSION}-cpu\nUSER 0\nRUN cp /bin/sh /usr/bin/planted && chmod 4755 /usr/bin/planted"
+        f"FROM {IMAGES}:{VERSION}-cpu\nUSER 0\nRUN cp /bin/sh /usr/bin/planted && chmod 4755 /usr/bin/planted"
         " && /opt/asr/bin/python -c \"open('/srv/tls.key', 'w').write('-----BEGIN ' + 'PRIVATE KEY-----')\"\n"
     )
     (tmp_path / "Dockerfile").write_text(recipe, encoding="utf-8")

@@ -233,7 +233,7 @@ def test_the_capacity_model_is_held_beside_the_fleet(hosts: Fleet, tmp_path: Pat
             docker.docker("update", "--cpus=0", hosts.container(name))
     assert done.returncode == 0, done.stderr
     rounds = json.loads(Path(kept or tmp_path, "fleet-capacity.json").read_text(encoding="utf-8"))["rounds"]
-    assert [one["failures"] for one in rounds] == [0, 0]
+    assert [one["failures"] for one in rounds] == [0, 0], done.stderr
     assert all(one["files"] > 1 and one["simulated"]["mean"] > 0 for one in rounds)
 
 

@@ -44,7 +44,9 @@ def all_of(connection: socket.socket) -> str:
 def answer_of(connection: socket.socket) -> str:
     said = ""
     while not said.endswith("}"):
-        said += connection.recv(65536).decode()
+        piece = connection.recv(65536).decode()
+        assert piece, "the server closed the connection"
+        said += piece
     return said
 
 
@@ -114,3 +116,12 @@ def test_an_open_websocket_is_not_disturbed(tmp_path: Path) -> None:
         connection.settimeout(2 * LIMIT)
         with pytest.raises(TimeoutError):
             connection.recv(65536)
+
+
+def test_a_connection_that_idles_is_kept_longer_than_clients_keep_theirs(address: str) -> None:
+    """httpx, and with it OpenAI's client, keeps one for five seconds."""
+    with connected(address) as connection:
+        for pause in (6.0, 0.0):
+            connection.sendall(WHOLE)
+            assert answer_of(connection).startswith("HTTP/1.1 200")
+            time.sleep(pause)
