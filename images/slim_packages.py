@@ -25,7 +25,15 @@ TESTS = (
     "matplotlib",
     "joblib",
 )
-UNUSED = ("triton", "torch/test", "torch/include", "torch/share", "torchgen/packaged", "sympy/benchmarks")
+UNUSED = (
+    "triton",
+    "torch/test",
+    "torch/include",
+    "torch/share",
+    "torchgen/packaged",
+    "sympy/benchmarks",
+    "Crypto/SelfTest",
+)
 UNUSED_FILES = ("*.a", "*.pyi", "*.h", "*.hpp", "*.cuh", "*.c", "*.pyx", "*.pxd")
 
 

@@ -100,11 +100,12 @@ def test_a_scan_finds_nothing(clone: Path, images: str, variant: str) -> None:
 
 def test_a_scan_finds_what_was_planted(clone: Path, images: str, tmp_path: Path) -> None:
     name = f"{IMAGES}:planted"
-    recipe = (
-        f"FROM {IMAGES}:{VERSION}-cpu\nUSER 0\nRUN cp /bin/sh /usr/bin/planted && chmod 4755 /usr/bin/planted"
-        " && /opt/asr/bin/python -c \"open('/srv/tls.key', 'w').write('-----BEGIN ' + 'PRIVATE KEY-----')\"\n"
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {IMAGES}:{VERSION}-cpu\nUSER 0\nCOPY tls.key /srv/\n"
+        "RUN cp /bin/sh /usr/bin/planted && chmod 4755 /usr/bin/planted\n",
+        encoding="utf-8",
     )
-    (tmp_path / "Dockerfile").write_text(recipe, encoding="utf-8")
+    (tmp_path / "tls.key").write_text("-----BEGIN " + "PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEF\n")
     docker.docker("build", "--tag", name, tmp_path)
     told = scan(clone, name)
     docker.docker("rmi", name)

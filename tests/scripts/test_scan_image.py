@@ -50,7 +50,6 @@ def kinds(*files: tuple[str, int, str]) -> list[str]:
         ("srv/app/main.py", 0o666, "", "writable"),
         ("etc/ssl/private/server.key", 0o600, KEY, "secret"),
         ("opt/asr/lib/x.py", 0o644, f"TOKEN = '{TOKEN}'", "secret"),
-        ("srv/app/settings.py", 0o644, "api_key: " + "9f2c7b1e4a8d0356" + "c1b7e9f20a4d8356", "secret"),
         ("root/.netrc", 0o600, "", "secret"),
         ("root/.docker/config.json", 0o600, "{}", "secret"),
         ("var/lib/apt/lists/debian_InRelease", 0o644, "", "left-over"),
@@ -69,6 +68,8 @@ def test_what_is_planted_is_found(name: str, mode: int, content: str, kind: str)
     [
         ("usr/bin/env", 0o755, "#!/bin/sh"),
         ("opt/asr/lib/pem.py", 0o644, 'BEGIN = "-----BEGIN ' + 'PRIVATE KEY-----"'),
+        ("opt/asr/lib/python3.11/site-packages/transformers/testing_utils.py", 0o644, TOKEN),
+        ("opt/asr/lib/__pycache__/x.pyc", 0o644, TOKEN),
         ("opt/asr/lib/digests.py", 0o644, "api_key: " + "9f2c7b1e4a8d0356" + "c1b7e9f20a4d8356"),
         ("var/lib/apt/lists/partial/", 0o755, ""),
         ("etc/ssl/certs/ca.pem", 0o644, "-----BEGIN CERTIFICATE-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n"),
