@@ -139,7 +139,7 @@ def _fit(probes: Sequence[BatchShape], costs: NDArray[np.float64]) -> CostModel:
         # Rounding of the allocator alone can make the quadratic term or the constant a little negative.
         if all(value >= 0.0 for value in values.values()):
             break
-    per_frame = max(_LEAST_PER_FRAME, values.get(1, 0.0))
+    per_frame = max(_LEAST_PER_FRAME, values[1])
     model = CostModel(values.get(0, 0.0), per_frame, max(0.0, values.get(2, 0.0)))
     # Never below what was seen.
     short = max(cost / max(1, model.bytes(probe)) for cost, probe in zip(costs.tolist(), probes, strict=True))

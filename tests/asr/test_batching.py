@@ -71,6 +71,7 @@ def test_a_batch_takes_what_the_budget_holds_to_the_byte() -> None:
     cost = CostModel(100, 10, per_hotword_frame=1)
     for budget, hotwords, rows in ((340, 0, 3), (339, 0, 2), (340, 5, 2), (219, 5, 0)):
         assert len(next_batch([8] * 9, cost, BatchLimits(budget, 64, hotwords))) == rows
+    assert len(next_batch([8] * 9, cost, BatchLimits(340, 64))) == 3, "no hot words unless some are given"
 
 
 def test_what_fits_nowhere_is_set_aside_longest_first_and_the_rest_goes_on() -> None:

@@ -113,6 +113,7 @@ def test_probes_are_speech_of_the_length_and_number_asked_for() -> None:
         assert backend.ran[-1] == shape
         for segment in backend.newest:
             assert segment[:, 0].tolist() == [1.0 + index % 10 for index in range(shape.frames)]
+    assert probe_with(backend, backend.memory, speech[:1])(BatchShape(1, 7)) and backend.ran[-1].frames == 7
 
 
 @pytest.mark.parametrize("seed", range(20))
