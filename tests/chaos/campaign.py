@@ -23,6 +23,7 @@ RECORDINGS = DEMO_PACKS.parent / "recordings"
 FILES = [RECORDINGS / name for name in ("command-1.flac", "golden.wav", "names.ogg", "meeting.ogg")]
 _JOB_CLIENTS, _PLAIN_CLIENTS = 2, 2
 _LAST_JOBS_SECONDS = 180.0
+_PAUSE_SECONDS = 1.0  # between two faults, at most
 # Alerts that look back so far that they are still true at the end.
 _REMEMBERED = {"AsrWorkerRestarting", "AsrHostOomKill", "AsrRequestsFailing", "AsrJobDatabaseFailing"}
 # What other programs on this machine can make true.
@@ -103,13 +104,13 @@ def _clients(world: World, expected: Mapping[Path, str], seed: int) -> list[Clie
 def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], tell: Callable[[str], None]) -> None:
     """Every fault once in a random order, then again; so that a short campaign has as many kinds as it has time for."""
     left: list[str] = []
-    began, wrong = time.monotonic(), 0
+    began, wrong, stalls = time.monotonic(), 0, 0
     while time.monotonic() < began + outcome.seconds:
         if not left:
             left = [name for name in faults if name not in outcome.not_here]
             world.random.shuffle(left)
         name = left.pop()
-        time.sleep(world.random.uniform(0.1, 1.0))
+        time.sleep(world.random.uniform(0.1, _PAUSE_SECONDS))
         at = time.monotonic()
         try:
             FAULTS[name](world)
@@ -119,10 +120,21 @@ def _do_harm(world: World, outcome: Outcome, faults: Sequence[str], tell: Callab
         except _STUCK as error:  # the reckoning still tells what became of the jobs
             world.ledger.wrong(f"{name}: {error!r}")
             return
+        stalls = _excuse_stalls(world, stalls, at)
         tell(f"{at - began:6.1f} s, for {time.monotonic() - at:4.1f} s: {name}")
         for violation in world.ledger.violations[wrong:]:
             tell(f"WRONG: {violation}")
         wrong = len(world.ledger.violations)
+
+
+def _excuse_stalls(world: World, before: int, since: float) -> int:
+    """A machine that stands still for seconds makes the gateway take the host out. That is in order, and counted."""
+    stalls = world.gateway.stalls()
+    if stalls > before:
+        world.gateway.wait_until_served()
+        world.ledger.excuse(since - _PAUSE_SECONDS)
+        world.ledger.count("stalls", stalls - before)
+    return stalls
 
 
 def _reckon(world: World, expected: Mapping[Path, str]) -> None:

@@ -15,6 +15,7 @@ from tests.chaos.ledger import REFUSED, TRANSPORT, Ledger, SentJob
 _COME_AGAIN = {408, 429, 503}
 _FROM_GATEWAY = {502, 503, 504}  # with a page of HTML and not our shape of errors
 _PAUSE = 0.3  # seconds between two tries
+_LONG = 0.1  # of the jobs
 _AT_ONCE = 3  # jobs that one client has in work
 
 
@@ -39,10 +40,10 @@ class Client(threading.Thread):
     def work(self) -> None:
         raise NotImplementedError
 
-    def pick(self) -> Path:
-        """Mostly a short one: with long ones alone, little would be at work when a fault comes, and for long."""
-        files = sorted(self._expected, key=lambda file: file.stat().st_size)
-        return self._random.choices(files, [4] * (len(files) - 1) + [1])[0]
+    def pick(self, *, long: bool) -> Path:
+        """One of the recordings; the longest, of minutes, rarely and only if `long` ones may be."""
+        *short, longest = sorted(self._expected, key=lambda file: file.stat().st_size)
+        return longest if long and self._random.random() < _LONG else self._random.choice(short)
 
     def ask(
         self, method: str, path: str, file: Path | None = None, headers: Mapping[str, str] | None = None
@@ -74,7 +75,7 @@ class PlainClient(Client):
 
     def work(self) -> None:
         while not self.stopped.is_set():
-            file = self.pick()
+            file = self.pick(long=False)  # a service that is told to end waits for these
             self._ledger.count("plain requests")
             answer = self.ask("POST", "/v1/audio/transcriptions", file)
             if answer is None:
@@ -102,7 +103,7 @@ class JobClient(Client):
         while waiting or not self.stopped.is_set():
             if len(waiting) < _AT_ONCE and not self.stopped.is_set():
                 number += 1
-                job = SentJob(f"{self._number}-{number}", self.pick().name)
+                job = SentJob(f"{self._number}-{number}", self.pick(long=True).name)
                 self.send(job)
                 self._ledger.add(job)
                 waiting.append(job)

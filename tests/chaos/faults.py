@@ -125,15 +125,17 @@ def data_volume_full(world: World) -> None:
     client = httpx.Client(base_url=world.service.address, timeout=60)
     refusals = "asr_job_database_errors_total"
     before = world.metrics()[refusals]
-    with client, world.ledger.disturbance(), filled(world.data):
-        refused = client.post("/v1/jobs", files={"file": ("a.wav", bytes(1 << 20))})
-        if refused.status_code != 503 or not refused.json()["error"]["code"]:
-            world.ledger.wrong(f"a full disk: answer {refused.status_code} {refused.text[:200]}")
-        world.watching.until_alarmed("AsrDiskLow")
-        for path in ("/healthz", "/readyz", "/metrics"):
-            if (code := client.get(path).status_code) != 200:
-                world.ledger.wrong(f"a full disk: {path} gives {code}")
-        refused_often = world.metrics()[refusals] > before
+    with client, world.ledger.disturbance():
+        with filled(world.data):
+            refused = client.post("/v1/jobs", files={"file": ("a.wav", bytes(1 << 20))})
+            if refused.status_code != 503 or not refused.json()["error"]["code"]:
+                world.ledger.wrong(f"a full disk: answer {refused.status_code} {refused.text[:200]}")
+            world.watching.until_alarmed("AsrDiskLow")
+            for path in ("/healthz", "/readyz", "/metrics"):
+                if (code := client.get(path).status_code) != 200:
+                    world.ledger.wrong(f"a full disk: {path} gives {code}")
+            refused_often = world.metrics()[refusals] > before
+        world.gateway.wait_until_served()  # the disk was busy, too: it may have taken the host out
     if refused_often:
         world.watching.until_alarmed("AsrJobDatabaseFailing")
     world.watching.until_calm("AsrDiskLow")

@@ -78,6 +78,11 @@ class Ledger:
             with self._mutex:
                 self._disturbances.append((began, time.monotonic()))
 
+    def excuse(self, began: float) -> None:
+        """What began at this moment (monotonic seconds) turns out to have been a disturbance, until now."""
+        with self._mutex:
+            self._disturbances.append((began, time.monotonic()))
+
     def unexplained(self) -> list[Attempt]:
         """Requests that came to nothing although nothing was wrong while they lasted."""
         return [

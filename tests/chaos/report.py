@@ -45,6 +45,7 @@ _RIGHT = {
     "no answer": "requests (plain ones, jobs, questions) without an answer, each while a fault lasted",
     "refused": "requests refused with a reason, each while a fault lasted",
     "connections broken on the way": "connections that the bad network broke",
+    "stalls": "times that the gateway took the host out because a busy machine left its checks unanswered",
     "scrapes kept": "scrapes that Prometheus has at the end",
 }
 

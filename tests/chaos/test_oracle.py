@@ -43,6 +43,11 @@ def test_a_request_may_come_to_nothing_only_while_something_is_wrong() -> None:
     ledger.missed("refused: 503", began=float("inf"))
     assert [attempt.what for attempt in ledger.unexplained()] == ["refused: 503"]
     assert ledger.counts == {"no answer": 1, "refused": 1}
+    ledger.excuse(0.0)
+    assert [attempt.what for attempt in ledger.unexplained()] == ["refused: 503"]
+    ledger.missed("refused: 502", began=1.0)
+    ledger.excuse(0.0)
+    assert [attempt.what for attempt in ledger.unexplained()] == ["refused: 503"]
 
 
 def test_a_job_is_forgotten_with_its_database_and_not_before() -> None:

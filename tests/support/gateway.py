@@ -77,6 +77,10 @@ class Gateway:
         until(lambda: any(pid not in before and _runs(pid) for pid in self._program.children()))
         self.wait_until_served()
 
+    def stalls(self) -> int:
+        """How often it took a host out because its check was not answered in time: the machine stood still."""
+        return self.log().count("is DOWN, reason: Layer7 timeout")
+
     def log(self) -> str:
         return self._program.log.read_text(encoding="utf-8", errors="replace")
 
