@@ -133,7 +133,7 @@ def _excuse_stalls(world: World, before: int, since: float) -> int:
     if stalls > before:
         world.gateway.wait_until_served()
         world.ledger.excuse(since - _PAUSE_SECONDS)
-        world.ledger.count("stalls", stalls - before)
+        world.ledger.count("stalls")
     return stalls
 
 
