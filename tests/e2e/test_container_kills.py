@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -41,29 +42,34 @@ def project(running: docker.Daemon, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Jobs:
-    """Jobs of one recording, sent with keys; `send` again gives the same. Close it."""
+    """Jobs of one recording, sent with keys. Close it."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=30)
-        self._key = key
-        self.ids: list[str] = []
+        self.ids: dict[str, list[str]] = {}  # of each round
 
     def close(self) -> None:
         self._client.close()
 
-    def send(self) -> None:
-        """All of them, and again until each is answered: a container that has just come up may be away for a moment."""
+    def send(self, round_: str) -> None:
+        """Some jobs, each until it is answered; sent again, they must be the same."""
         found = []
         for number in range(JOBS):
-            answer = self._until_answered("POST", "/v1/jobs", {"Idempotency-Key": f"{self._key}-{number}"})
+            answer = self._until_answered("POST", "/v1/jobs", {"Idempotency-Key": f"{round_}-{number}"})
             assert answer.status_code in {200, 202}, answer.text
             found.append(answer.json()["id"])
-        assert not self.ids or found == self.ids, "the same keys gave other jobs"
-        self.ids = found
+        assert self.ids.setdefault(round_, found) == found, "the same keys gave other jobs"
+
+    def are_at_work(self, round_: str) -> bool:
+        """Something came of them: killed again and again before, a job would be taken for what kills the service."""
+        told = [self._until_answered("GET", f"/v1/jobs/{job}").json() for job in self.ids[round_]]
+        assert {job["state"] for job in told} <= {"queued", "running", "done"}, told
+        return any(job["progress"]["seconds_done"] for job in told)
 
     def _until_answered(
         self, method: str, path: str, headers: dict[str, str] | None = None
     ) -> httpx.Response:
+        """A container that has just come up may be away for a moment."""
         limit = time.monotonic() + PATIENCE
         form = {"files": {"file": (MEETING.name, MEETING.read_bytes())}} if method == "POST" else {}
         while True:
@@ -74,33 +80,28 @@ class Jobs:
             assert time.monotonic() < limit, f"{path} is not answered"
             time.sleep(0.3)
 
-    def seconds_done(self) -> float:
-        told = [self._until_answered("GET", f"/v1/jobs/{job}").json() for job in self.ids]
-        assert {job["state"] for job in told} <= {"queued", "running", "done"}, told
-        return sum(float(job["progress"]["seconds_done"]) for job in told)
+    def texts(self) -> set[str]:
+        """Of all jobs of all rounds, when they have ended."""
+        found: set[str] = set()
+        for job in self.all():
+            until(partial(self._has_ended, job), "a job does not end")
+            assert self._state(job) == "done"
+            result = self._until_answered("GET", f"/v1/jobs/{job}/result?format=json")
+            found.add(result.json()["text"])
+        return found
 
-    def until_they_get_on(self) -> None:
-        """Killed again and again before anything came of it, a job would be taken for what kills the service."""
-        before = self.seconds_done()
-        until(lambda: self.seconds_done() > before, "the jobs do not get on")
+    def _has_ended(self, job: str) -> bool:
+        return self._state(job) not in {"queued", "running"}
 
-    def texts(self) -> list[str]:
-        """When all have ended."""
-        states: list[str] = []
+    def _state(self, job: str) -> str:
+        return str(self._until_answered("GET", f"/v1/jobs/{job}").json()["state"])
 
-        def ended() -> bool:
-            states[:] = [self._until_answered("GET", f"/v1/jobs/{job}").json()["state"] for job in self.ids]
-            return not {"queued", "running"} & set(states)
-
-        until(ended, "the jobs do not end")
-        assert set(states) == {"done"}
-        return [
-            self._until_answered("GET", f"/v1/jobs/{job}/result?format=text").text.strip() for job in self.ids
-        ]
+    def all(self) -> list[str]:
+        return sorted(job for jobs in self.ids.values() for job in jobs)
 
     def listed(self) -> list[str]:
         told = self._until_answered("GET", "/v1/jobs?limit=100").json()
-        return [job["id"] for job in told["data"]]
+        return sorted(job["id"] for job in told["data"])
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -116,32 +117,36 @@ def started_at(project: Project) -> str:
 
 @pytest.fixture
 def jobs(project: Project) -> Iterator[Jobs]:
-    with contextlib.closing(Jobs(project.url, "a")) as made:
-        made.send()
-        made.until_they_get_on()
+    with contextlib.closing(Jobs(project.url)) as made:
         yield made
 
 
 def test_jobs_outlive_the_container_and_docker(project: Project, jobs: Jobs, running: docker.Daemon) -> None:
     expected = project.transcribe(MEETING)
-    before = started_at(project)
-    os.kill(docker.inspect(project.container)["State"]["Pid"], signal.SIGKILL)
-    until(lambda: started_at(project) != before, "the container is not started again")
-    jobs.send()
+
+    def kill_container() -> None:
+        os.kill(docker.inspect(project.container)["State"]["Pid"], signal.SIGKILL)
+
+    def kill_docker(*options: str) -> None:
+        running.kill()
+        running.start_again(*options)
+
+    def lose(round_: str, kill: Callable[[], None], *, lives: bool) -> None:
+        """Jobs are in hand, something is killed; the container is started again, or lives on."""
+        jobs.send(round_)
+        until(lambda: jobs.are_at_work(round_), "the jobs do not get on")
+        before = started_at(project)
+        kill()
+        if not lives:
+            until(lambda: started_at(project) != before, "the container is not started again")
+        jobs.send(round_)
+        assert (started_at(project) == before) == lives
+
+    lose("container", kill_container, lives=False)
+    if running.own:
+        lose("docker", kill_docker, lives=False)
+        lose("docker with live-restore", lambda: kill_docker("--live-restore"), lives=True)
+    assert jobs.texts() == {expected}
+    assert jobs.listed() == jobs.all()
     if not running.own:
-        pytest.skip("Docker was running before, and is not killed: stop it for the rest of this test")
-    jobs.until_they_get_on()
-    before = started_at(project)
-    running.kill()
-    running.start_again()
-    until(lambda: started_at(project) != before, "Docker does not start the container again")
-    jobs.send()
-    # With live-restore the container goes on while there is no Docker.
-    jobs.until_they_get_on()
-    before = started_at(project)
-    running.kill()
-    running.start_again("--live-restore")
-    jobs.send()
-    assert started_at(project) == before
-    assert [text.split() for text in jobs.texts()] == [expected.split()] * JOBS
-    assert sorted(jobs.listed()) == sorted(jobs.ids)
+        pytest.skip("Docker was running before, and is not killed: stop it to try that too")
