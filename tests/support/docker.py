@@ -31,6 +31,7 @@ _DOCKER_PACKAGES = ("docker.io", "debootstrap", "iptables")
 # bookworm's Compose is version 1, and it has no buildx at all; these two, and nothing else, come from the next release.
 _NEWER_SUITE, _NEWER_PACKAGES = "trixie", ("docker-buildx", "docker-compose")
 _LOCKS = Path("/var/lock")
+_CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
 _DAEMON_LOG = Path("/var/log/seaco-test-dockerd.log")
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 # What is done to every base; part of its name, so that a change makes a new one.
@@ -74,10 +75,15 @@ class Daemon:
         return self._process is not None
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9. containerd ends with it: one that came back before that would wait for the old one's socket."""
         assert self._process is not None, "somebody else's Docker is not killed"
+        containerd = Path("/proc", _CONTAINERD_PID.read_text(encoding="ascii").strip(), "stat")
         self._process.kill()
         self._process.wait()
+        give_up = time.monotonic() + _PATIENCE
+        while containerd.exists() and ") Z " not in containerd.read_text(encoding="ascii"):
+            assert time.monotonic() < give_up, "containerd outlives dockerd"
+            time.sleep(0.1)
 
     def start_again(self, *options: str) -> None:
         """After `kill`; returns when it answers."""
