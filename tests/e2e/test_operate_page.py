@@ -15,9 +15,19 @@ import httpx
 import pytest
 
 from app.asr.catalogue import DEMO_PACKS
-from tests.e2e.test_images import NAME, PATIENCE, ROOT, VERSION, Project, build, environment, until_healthy
 from tests.support import docker
+from tests.support.images import (
+    IMAGES,
+    ROOT,
+    VERSION,
+    Project,
+    build,
+    clean_clone,
+    environment,
+    until_healthy,
+)
 
+PATIENCE = 180.0
 PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 PREFIX = "seaco-operate"
 IMAGE = f"{PREFIX}:{VERSION}-cpu"
@@ -26,12 +36,9 @@ IMAGE = f"{PREFIX}:{VERSION}-cpu"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A service in a container, with no jobs yet."""
-    clone = tmp_path_factory.mktemp("clone") / "here"
-    with docker.daemon():
-        docker.remove_all(PREFIX)
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    with clean_clone(tmp_path_factory.mktemp("clone") / "here", PREFIX) as clone:
         build(clone, docker.base_image(), "cpu")
-        docker.docker("tag", f"{NAME}:{VERSION}-cpu", IMAGE)
+        docker.docker("tag", f"{IMAGES}:{VERSION}-cpu", IMAGE)
         made = Project(clone, PREFIX, IMAGE_PREFIX=PREFIX)
         made.up()
         yield made
