@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from scripts.picking.cards import STORAGE
 from scripts.picking.plan import Plan, plan
 from tests.support.hosts import TABLE, card, host
 
@@ -131,3 +132,29 @@ def test_every_instance_has_punctuation_and_the_page_where_memory_holds_them() -
     extras = TABLE.memory["punctuation_ram_mib"] + TABLE.memory["page_ram_mib"]
     assert [one.ram for one in made.instances] == [GPU_RAM + extras] * 2
     assert not [one for one in made.instances if "off" in one.environment.values()]
+
+
+@pytest.mark.parametrize(
+    ("free", "precision"), [(1388, "fp32"), (1387, STORAGE), (973, STORAGE), (972, "int8")]
+)
+def test_weights_are_held_as_wide_as_the_card_has_room(free: int, precision: str) -> None:
+    """A GTX 1050 Ti computes in single precision; to the MiB of docs/variants.md."""
+    (one,) = planned(card(total_mib=4096, free_mib=free)).instances
+    assert one.precision == precision
+
+
+def test_a_card_that_is_busy_is_told_from_one_that_is_small() -> None:
+    [busy] = planned(card(total_mib=4096, free_mib=900)).changes
+    assert "With 973 MiB of" in busy.text and "other programs hold 3196 MiB now" in busy.text
+    [small] = planned(card(total_mib=900, free_mib=900)).changes
+    assert small.text == "A card with 973 MiB or more would change this."
+
+
+def test_the_module_is_told_where_a_card_has_no_choice() -> None:
+    """Pascal has no open module; Ada works with either."""
+    reasons = [reason.text for reason in planned(card()).driver.reasons]
+    assert "Pascal works with the proprietary kernel module only" in reasons
+    ada = planned(card(pci_id="28a1", capability="8.9")).driver
+    assert not [reason for reason in ada.reasons if "kernel module only" in reason.text]
+    both = planned(card(index=0, uuid="GPU-0"), card(pci_id="28a1", capability="8.9", index=1, uuid="GPU-1"))
+    assert both.driver.modules == "proprietary", "it drives both"
