@@ -138,6 +138,17 @@ def test_a_hard_cut_falls_on_the_quietest_moment_with_overlap() -> None:
     assert abs(middle - 24.075 * RATE) < 0.05 * RATE
 
 
+@pytest.mark.parametrize("beyond", [0.9, 1.2])
+def test_both_sides_of_a_hard_cut_end_where_it_is_quiet_too(beyond: float) -> None:
+    """Around the moment at 24 s there are two pauses as far before it as after it; a third has no other half."""
+    samples = pattern(("speech", 40))
+    for moment, level in ((24.0, 0.05), (24.0 - beyond, 0.2), (24.0 + beyond, 0.2), (25.05, 0.5)):
+        samples[int((moment - 0.06) * RATE) : int((moment + 0.06) * RATE)] *= level
+    first, second = segments_of(samples, 30)
+    assert second.start / RATE == pytest.approx(24.0 - beyond, abs=0.03)
+    assert (first.start + len(first.samples)) / RATE == pytest.approx(24.0 + beyond, abs=0.03)
+
+
 @pytest.mark.parametrize(("max_seconds", "least", "most"), [(5, 0.8, 1.67), (9, 1.5, 3.0), (120, 1.5, 3.0)])
 def test_overlap_is_scaled_down_for_short_segments(max_seconds: float, least: float, most: float) -> None:
     segments = segments_of(pattern(("speech", 2.5 * max_seconds)), max_seconds)

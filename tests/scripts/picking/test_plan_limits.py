@@ -158,3 +158,14 @@ def test_the_module_is_told_where_a_card_has_no_choice() -> None:
     assert not [reason for reason in ada.reasons if "kernel module only" in reason.text]
     both = planned(card(index=0, uuid="GPU-0"), card(pci_id="28a1", capability="8.9", index=1, uuid="GPU-1"))
     assert both.driver.modules == "proprietary", "it drives both"
+
+
+def test_a_branch_is_held_for_those_that_need_it_and_recommended_to_those_without_a_driver() -> None:
+    pascal, ada = card(index=0, uuid="GPU-0"), card(pci_id="28a1", capability="8.9", index=1, uuid="GPU-1")
+    told = [reason.text for reason in planned(pascal, ada).driver.reasons]
+    assert "580 is the last branch for Pascal: hold the packages there" in told
+    assert not [text for text in told if TABLE.branch_reason in text], "the driver that is there may stay"
+    bare = {"loaded": None, "flavour": None, "installed": None}
+    fresh = planned({**ada, "state": "driverless", "kernel_driver": None}, driver=bare).driver
+    assert (fresh.action, fresh.branch) == ("install", TABLE.branch)
+    assert [reason.text for reason in fresh.reasons if TABLE.branch_reason in reason.text]
