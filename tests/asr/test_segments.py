@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.asr.errors import InputError
-from app.asr.segments import MERGE_SECONDS, Segment, cut
+from app.asr.segments import MERGE_SECONDS, Segment, _Ring, cut
 from app.asr.silero import CHUNK
 from app.asr.vad import SpeechDetector
 
@@ -140,9 +140,18 @@ def test_a_hard_cut_falls_on_the_quietest_moment_with_overlap() -> None:
 
 @pytest.mark.parametrize("beyond", [0.9, 1.2])
 def test_both_sides_of_a_hard_cut_end_where_it_is_quiet_too(beyond: float) -> None:
-    """Around the moment at 24 s there are two pauses as far before it as after it; a third has no other half."""
+    """Around the moment at 24 s there are pauses as far before it as after it; those nearer than 0.75 s are too near
+    for an overlap, and one at 25.05 s has no other half."""
     samples = pattern(("speech", 40))
-    for moment, level in ((24.0, 0.05), (24.0 - beyond, 0.2), (24.0 + beyond, 0.2), (25.05, 0.5)):
+    pauses = (
+        (24.0, 0.02),
+        (25.05, 0.5),
+        (23.4, 0.1),
+        (24.6, 0.1),
+        (24.0 - beyond, 0.2),
+        (24.0 + beyond, 0.2),
+    )
+    for moment, level in pauses:
         samples[int((moment - 0.06) * RATE) : int((moment + 0.06) * RATE)] *= level
     first, second = segments_of(samples, 30)
     assert second.start / RATE == pytest.approx(24.0 - beyond, abs=0.03)
@@ -195,6 +204,18 @@ def test_memory_does_not_grow_with_length(kind: str) -> None:
     assert (count > 100) == (kind == "speech")
     # The ring before and after it grows, one segment on its way out, and change: 4 bytes a sample.
     assert peak < 4 * RATE * 4 * 36
+
+
+def test_samples_that_are_gone_or_not_yet_there_are_silence() -> None:
+    ring = _Ring()
+    for first in range(0, 200_000, 1000):
+        ring.append(np.arange(first, first + 1000, dtype=np.float32))
+        ring.drop_before(first - 20_000)
+    assert ring.end == 200_000
+    assert ring.take(199_990, 200_005).tolist() == [*range(199_990, 200_000), *[0.0] * 5]
+    oldest = 199_000 - 20_000
+    assert ring.take(oldest - 3, oldest + 2).tolist() == [0.0] * 3 + [oldest, oldest + 1]
+    assert ring.take(300_000, 300_002).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("max_seconds", [0, 4.99, 120.1, float("nan")])
