@@ -41,6 +41,8 @@ RUN = (
     "python3 scripts/probe_host.py",
 )
 _DAMAGED = "docs/test_commands.py::test_what_can_be_saved_of_a_damaged_database"
+_BACKUP = "e2e/test_operate_page.py::test_a_backup_brings_jobs_back_and_later_ones_go"
+_UPGRADE = "e2e/test_operate_page.py::test_an_upgrade_replaces_the_container_and_there_is_a_way_back"
 # Too long or too large for here, or not for this machine: the beginning of the command -> who runs it.
 TESTED = {
     "alias asr": "test_commands.py is the alias",
@@ -61,6 +63,13 @@ TESTED = {
     "scripts/make_venv.sh exporter": "e2e/test_set_up.py::test_an_environment_is_made_once_and_repaired_when_broken",
     ".venv-exporter/bin/python -m monitoring.exporter": "e2e/test_exporter_service.py::test_a_host_with_its_service",
     "python funasr_wss_client.py": "service/test_funasr_socket.py::test_a_recording_as_the_protocol_has_it",
+    "umask": _BACKUP,
+    "docker stop": _BACKUP,
+    "docker run --rm": _BACKUP,
+    "docker start": _BACKUP,
+    "docker tag": _UPGRADE,
+    "git pull": _UPGRADE,
+    "docker restart": "e2e/test_operate_page.py::test_a_restart_for_other_keys_keeps_the_jobs",
     "prometheus": "e2e/test_monitoring.py::test_every_target_is_up",
     "ASR_METRICS=key": "service/test_settings.py::test_the_environment_sets_and_the_command_line_wins",
     "make plan": "e2e/test_provision.py::test_a_host_that_does_not_fit_is_told_everything_and_not_touched",
@@ -75,7 +84,6 @@ TESTED = {
 # Pages that say at their end what was tried by hand, and on what.
 BY_HAND = {
     "exporter.md": "Tried by hand with Docker 28",
-    "operate.md": "## Tried",
     "security.md": "pip-audit 2.10.1 asks could be reached",
 }
 

@@ -54,7 +54,7 @@ def type_block(project: Project, heading: str, folder: Path) -> None:
     for word, meaning in (
         ("seaco-speech-asr-1", project.container),
         ("seaco-speech:", f"{PREFIX}:"),
-        ("make up MODEL=models/seaco", f"make -C {project.clone} up"),
+        ("make up MODEL=models/seaco", f"make -C {project.clone} up PORT={project.port}"),
         ("make image VARIANT=cpu", f"docker tag {PREFIX}:newer {IMAGE}"),
         ("git pull", "true"),
     ):
