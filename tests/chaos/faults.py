@@ -22,7 +22,7 @@ import httpx
 from tests.chaos import surroundings
 from tests.chaos.network import GOOD, Line
 from tests.chaos.volume import filled
-from tests.chaos.world import ENDED, NotHere, World
+from tests.chaos.world import NotHere, World
 from tests.support.service_process import until
 from tests.support.witness import watch
 
@@ -30,8 +30,8 @@ Fault = Callable[[World], None]
 
 
 def worker_killed(world: World) -> None:
-    """kill -9 of the worker, once it works again another time, up to three times."""
-    for _ in range(world.random.randint(1, 3)):
+    """kill -9 of the worker, once it works again another time, two to four times."""
+    for _ in range(world.random.randint(2, 4)):
         _lose_worker(world, lambda: until(world.service.kill_worker))
 
 
@@ -67,6 +67,7 @@ while True:
 
 def _lose_worker(world: World, harm: Callable[[], None]) -> None:
     """The harm ends the worker; the counter of restarts must tell of one kill."""
+    world.until_a_batch_is_done()
     until(lambda: world.service.worker is not None)
     before, worker = world.restarts(), world.service.worker
     harm()
@@ -77,7 +78,7 @@ def _lose_worker(world: World, harm: Callable[[], None]) -> None:
     if (told := world.restarts()) != expected:
         world.ledger.wrong(f"a worker was killed: restarts went from {before} to {told}")
     world.workers_lost += 1
-    world.ledger.count(ENDED)
+    world.count_end("worker")
     world.until_losses_are_told()
 
 
@@ -191,7 +192,7 @@ def pack_damaged(world: World) -> None:
         try:
             weights.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
             world.service.launch()
-            world.ledger.count(ENDED)
+            world.count_end("service")
             until(lambda: _state(world) == "failed", lambda: f"a damaged pack: {_state(world)}")
             with httpx.Client(base_url=world.service.address, timeout=60) as client:
                 told = client.get("/readyz")

@@ -66,7 +66,11 @@ def _page(outcome: Outcome, machine: dict[str, Any], seconds: float) -> str:
     times = [f"| {name} | {_times(outcome, name)} |" for name in FAULTS]
     results = [f"| {meaning} | {outcome.counts[name]} |" for name, meaning in _RIGHT.items()]
     told = [f"| {alert} | {times} |" for alert, times in sorted(outcome.alerts.items())]
-    ended = f"| processes killed or ended, and started again | {outcome.counts[ENDED]} |"
+    kinds = {
+        name.removeprefix(ENDED): times for name, times in outcome.counts.items() if name.startswith(ENDED)
+    }
+    listed = ", ".join(f"{kind} {times}" for kind, times in sorted(kinds.items()))
+    ended = f"| processes killed or told to end, and started again ({listed}) | {sum(kinds.values())} |"
     wrong = f"| **lost, doubled, changed or told wrongly** | **{len(outcome.violations)}** |"
     lines = [
         _HEAD.format(seed=outcome.seed, **minutes, **machine),

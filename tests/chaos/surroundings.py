@@ -11,17 +11,17 @@ import time
 import httpx
 
 from tests.chaos.volume import filled
-from tests.chaos.world import ENDED, NotHere, World
+from tests.chaos.world import NotHere, World
 
 _HOUR = 3600
 _STEPS = (-_HOUR, 0, _HOUR, 24 * _HOUR)
 
 
 def gateway_killed(world: World) -> None:
-    """kill -9 of HAProxy's master or worker process, one to three times; it is started again as systemd does."""
-    for _ in range(world.random.randint(1, 3)):
+    """kill -9 of HAProxy's master or worker process, two to four times; it is started again as systemd does."""
+    for _ in range(world.random.randint(2, 4)):
         with world.ledger.disturbance():
-            world.ledger.count(ENDED)
+            world.count_end("gateway")
             world.gateway.kill(master=world.random.random() < 0.5)
             time.sleep(world.random.uniform(0.0, 0.3))
             world.gateway.start()
@@ -34,23 +34,24 @@ def gateway_reloaded(world: World) -> None:
 
 
 def exporter_killed(world: World) -> None:
-    """kill -9 of the exporter: Prometheus says so, and says when it is back."""
+    """kill -9 of the exporter, one to three times: Prometheus says so each time, and says when it is back."""
     watching = world.watching
-    with watching.absence("exporter", long=True):
-        world.ledger.count(ENDED)
-        watching.exporter.kill()
-        watching.until_alarmed("AsrTargetDown")
-        watching.exporter.start()
-        watching.until_calm("AsrTargetDown")
-    watching.until_seen()
+    for _ in range(world.random.randint(1, 3)):
+        with watching.absence("exporter", long=True):
+            world.count_end("exporter")
+            watching.exporter.kill()
+            watching.until_alarmed("AsrTargetDown")
+            watching.exporter.start()
+            watching.until_calm("AsrTargetDown")
+        watching.until_seen()
 
 
 def prometheus_killed(world: World) -> None:
-    """kill -9 of Prometheus, one to three times: what it had stored is there again, and it goes on."""
+    """kill -9 of Prometheus, two to four times: what it had stored is there again, and it goes on."""
     watching = world.watching
     before = watching.series()
-    for _ in range(world.random.randint(1, 3)):
-        world.ledger.count(ENDED)
+    for _ in range(world.random.randint(2, 4)):
+        world.count_end("Prometheus")
         watching.prometheus.kill()
         time.sleep(world.random.uniform(0.0, 0.5))
         watching.prometheus.start()

@@ -137,7 +137,7 @@ def test_the_page_tells_what_was_done_and_what_went_wrong(tmp_path: Path) -> Non
         faults=Counter({first: 12}),
         not_here={second: "there is no mkfs.ext4"},
         alerts=Counter({"AsrTargetDown": 5}),
-        counts=Counter({"jobs accepted": 34, "jobs lost": 1, ENDED: 21}),
+        counts=Counter({"jobs accepted": 34, "jobs lost": 1, ENDED + "worker": 19, ENDED + "service": 2}),
         violations=["jobs lost: job_x"],
     )
     page = write(outcome, MACHINE, 100.0, tmp_path)
@@ -147,7 +147,7 @@ def test_the_page_tells_what_was_done_and_what_went_wrong(tmp_path: Path) -> Non
         f"| {second} | not possible here: there is no mkfs.ext4 |",
         "| jobs lost | 1 |",
         "| AsrTargetDown | 5 |",
-        "started again | 21 |",
+        "started again (service 2, worker 19) | 21 |",
         "**1** |",
         "- jobs lost: job_x",
         "Seed 7",

@@ -25,7 +25,7 @@ from tests.support.gateway import Gateway
 from tests.support.service_process import ServiceProcess, until
 from tests.support.witness import watch
 
-ENDED = "processes killed or ended"  # each was started again
+ENDED = "ended and started again: "  # and of what kind the process was
 _MEMORY = 700 << 20  # bytes for the service; both its processes take about half of it
 _DATA_MEBIBYTES = (
     4096  # of which a file takes what is written: above the limit of AsrDiskLow as long as it is not full
@@ -63,13 +63,17 @@ class World:
     def start(self) -> None:
         """Starts the service again, inside its control group; returns when it takes work and the gateway knows."""
         self.counts_at_start = Counter(self.ledger.counts)
-        self.ledger.count(ENDED)
+        self.count_end("service")
         self.service.launch()
         if self.group is not None:
             # At once, so that all its memory counts there: else the kernel finds others larger than the worker.
             self.group.add(self.service.pid)
         self.service.wait_until_ready()
         self.gateway.wait_until_served()
+
+    def count_end(self, of: str) -> None:
+        """A process was killed or told to end, and is started again."""
+        self.ledger.count(ENDED + of)
 
     @contextlib.contextmanager
     def outage(self, *, long: bool = False) -> Iterator[None]:
@@ -121,6 +125,15 @@ class World:
         so between two kills something must be done."""
         until(lambda: self._seconds_done() != self.done_at_kill, lambda: "the jobs do not get on", 120)
         self.done_at_kill = self._seconds_done()
+
+    def until_a_batch_is_done(self) -> None:
+        """Many deaths of the worker with nothing done in between make the service unready, as they should."""
+        self.ledger.count("plain requests")
+        answer = self.service.transcribe(self.pack / "golden.wav")
+        if answer.status_code == 200:
+            self.ledger.count("plain texts right")
+        else:
+            self.ledger.wrong(f"asked directly: {answer.status_code} {answer.text[:300]}")
 
     def _seconds_done(self) -> float:
         return sum(float(job["progress"]["seconds_done"]) for job in self.listed())

@@ -84,6 +84,8 @@ class Daemon:
         while containerd.exists() and ") Z " not in containerd.read_text(encoding="ascii"):
             assert time.monotonic() < give_up, "containerd outlives dockerd"
             time.sleep(0.1)
+        # Where nobody buries the dead, the next dockerd would take it for alive.
+        _CONTAINERD_PID.unlink(missing_ok=True)
 
     def start_again(self, *options: str) -> None:
         """After `kill`; returns when it answers."""
