@@ -66,7 +66,8 @@ class Gateway:
         if master:
             self._program.kill()
         else:
-            os.kill(workers[0], signal.SIGKILL)
+            for worker in workers:  # after a reload the one before may still have connections to end
+                os.kill(worker, signal.SIGKILL)
             self._program.wait()
         until(lambda: not any(map(_runs, workers)))
 
