@@ -147,7 +147,7 @@ def test_limits_reached_the_kernel(service: Project) -> None:
     state = docker.inspect(service.container)
     assert state["HostConfig"]["PidsLimit"] == 256
     assert state["HostConfig"]["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
-    assert state["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert state["HostConfig"]["RestartPolicy"]["Name"] == "always"
 
 
 def test_the_process_may_nothing_that_it_need_not(service: Project) -> None:

@@ -32,7 +32,7 @@ def test_every_container_is_held_short(name: str, body: dict[str, Any]) -> None:
     assert "cap_add" not in body and "privileged" not in body
     assert body["security_opt"] == ["no-new-privileges:true"]
     assert body["init"] is True
-    assert body["restart"] == "unless-stopped"
+    assert body["restart"] == "always"
     assert {"pids_limit", "mem_limit", "memswap_limit"} <= set(body)
     assert {"max-size", "max-file"} <= set(body["logging"]["options"])
     assert all("size=" in entry for entry in body["tmpfs"])
