@@ -3,7 +3,7 @@
 Every point is a process of its own, in turns over the rounds; clients ask one service. Writes
 docs/benchmarks/scaling.md, .json and .svg.
 
-    python -m scripts.bench.scaling [--quick]
+    python -m scripts.bench.scaling [--quick] [--only length|hotwords|clients]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from scripts.bench.service import Service, running
 WORK = ROOT / "build" / "bench"
 DRAW_PYTHON = ROOT / ".venv-monitoring" / "bin" / "python"
 MODEL = "random weights in the shape of the published SeACo-Paraformer (247.3 M parameters, seed 0), int8"
+PARTS = ("length", "hotwords", "clients")
 _ROUNDS, _ONE_ROUND_SECONDS = 3, 1200  # files of that length or longer run once
 _CLIENT_SECONDS, _CLIENT_FILES = 30, 64
 
@@ -83,7 +84,8 @@ def settings_of(plan: Plan, cores: int) -> list[Point]:
     threads = sorted({1, cores}, reverse=True)
     made = [Point("length", length, length, count, 0, 0, 0) for count in threads for length in plan.lengths]
     seconds = plan.hotword_seconds
-    return made + [Point("hot words", words, seconds, cores, words, 0, 0) for words in plan.hotwords]
+    # One thread, whose times differ least from run to run.
+    return made + [Point("hot words", words, seconds, 1, words, 0, 0) for words in plan.hotwords]
 
 
 def measure(settings: list[Point], pack: Path, words: list[str], rounds: int) -> list[Point]:
@@ -132,12 +134,13 @@ def make_hotwords(checkpoint: Path, count: int) -> list[str]:
 
 
 def crowds(service: Service, plan: Plan) -> list[Crowd]:
-    """One level after the other; each sends the same number of files."""
+    """One level after the other."""
     audio = make_audio(WORK, _CLIENT_SECONDS)
     service.ask(audio, _CLIENT_SECONDS)
     made = []
     for clients in plan.clients:
-        files = max(clients, _CLIENT_FILES if plan.size == "full" else 4)
+        # Several for each, or all would be decoded at once in the beginning, with nothing beside it at the end.
+        files = max(3 * clients, _CLIENT_FILES if plan.size == "full" else 4)
         with ThreadPoolExecutor(clients) as pool:
             begun = time.monotonic()
             answers = list(pool.map(lambda _: service.ask(audio, _CLIENT_SECONDS), range(files)))
@@ -224,7 +227,7 @@ def _hotword_rows(points: list[Point], floors: dict[int, dict[str, Any]]) -> lis
     none, first = points[0], points[1]
     branch = floors[none.threads]["hotwords"]
     lines = [
-        f"## Hot words, {length_of(none.seconds)} of audio, {none.threads} threads",
+        f"## Hot words, {length_of(none.seconds)} of audio, one thread",
         "",
         "| hot words | RTF | of none | of one | peak RSS MiB | more than none | more than one |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -266,35 +269,45 @@ def main(arguments: list[str]) -> int:
         description="How time and memory grow with length, hot words and clients.",
     )
     parser.add_argument("--quick", action="store_true", help="a rehearsal, written below build/")
+    parser.add_argument(
+        "--only", choices=PARTS, help="measure this part anew, the others stay as scaling.json has them"
+    )
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else Plan()
     folder = WORK / "quick" if options.quick else ROOT / "docs" / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     machine, cores = describe({"ours": OUR_PYTHON}), granted_cores()
+    parts = (options.only,) if options.only else PARTS
     try:
+        raw = json.loads((folder / "scaling.json").read_text(encoding="utf-8")) if options.only else {}
         materials = prepare(WORK, plan.size, [*plan.lengths, plan.hotword_seconds, _CLIENT_SECONDS])
         pack = materials.packs["int8"]
-        floors = {}
-        for threads in sorted({1, cores}, reverse=True):
-            found = run([TORCH_PYTHON, "-m", "scripts.bench.floor", pack, str(threads)])
-            floors[threads] = found.event("done")[1]
+        if "length" in parts:
+            raw["floors"] = {
+                threads: run([TORCH_PYTHON, "-m", "scripts.bench.floor", pack, str(threads)]).event("done")[1]
+                for threads in sorted({1, cores}, reverse=True)
+            }
         words = make_hotwords(materials.checkpoint, max(plan.hotwords))
-        points = measure(settings_of(plan, cores), pack, words, plan.rounds)
-        with tempfile.TemporaryDirectory() as work, running(str(pack), Path(work)) as service:
-            service.wait_for_page()
-            crowd = crowds(service, plan)
-        raw = {
-            "machine": machine,
-            "floors": floors,
-            "points": [asdict(point) for point in points],
-            "crowds": [asdict(one) for one in crowd],
-        }
+        settings = [one for one in settings_of(plan, cores) if one.series.replace(" ", "") in parts]
+        kept = [one for one in raw.get("points", ()) if one["series"].replace(" ", "") not in parts]
+        raw["points"] = kept + [asdict(point) for point in measure(settings, pack, words, plan.rounds)]
+        if "clients" in parts:
+            with tempfile.TemporaryDirectory() as work, running(str(pack), Path(work)) as service:
+                service.wait_for_page()
+                raw["crowds"] = [asdict(one) for one in crowds(service, plan)]
+        raw["machine"] = machine
         (folder / "scaling.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-        text = page(machine, points, crowd, floors, plan.rounds)
+        text = page(
+            machine,
+            [Point(**one) for one in raw["points"]],
+            [Crowd(**one) for one in raw["crowds"]],
+            {int(threads): found for threads, found in raw["floors"].items()},
+            plan.rounds,
+        )
         (folder / "scaling.md").write_text(text, encoding="utf-8")
         drawing = (DRAW_PYTHON, "-m", "scripts.bench.draw_scaling")
         run([*drawing, folder / "scaling.json", folder / "scaling.svg"])
-    except BenchError as error:
+    except (BenchError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(text, end="")

@@ -29,7 +29,7 @@ def test_every_length_runs_on_one_thread_and_on_all() -> None:
     made = settings_of(Plan(lengths=(60, 300), hotwords=(0, 9)), cores=4)
     assert [(point.series, point.at, point.threads) for point in made] == [
         *(("length", 60, 4), ("length", 300, 4), ("length", 60, 1), ("length", 300, 1)),
-        *(("hot words", 0, 4), ("hot words", 9, 4)),
+        *(("hot words", 0, 1), ("hot words", 9, 1)),
     ]
     assert len(settings_of(Plan(lengths=(60,), hotwords=(0,)), cores=1)) == 2
 
@@ -74,7 +74,7 @@ def test_hot_words_are_distinct_known_and_always_the_same(tmp_path: Path) -> Non
 def test_the_page_compares_with_a_minute_the_floor_none_and_one_client() -> None:
     lengths = [Point("length", at, at, 2, 0, rtf, 100 << 20) for at, rtf in ((60, 0.02), (300, 0.015))]
     words = [
-        Point("hot words", at, 300, 2, at, rtf, peak << 20)
+        Point("hot words", at, 300, 1, at, rtf, peak << 20)
         for at, rtf, peak in ((0, 0.02, 100), (1, 0.025, 180), (100, 0.03, 190))
     ]
     crowd = [Crowd(1, 70.0, 0.4, 0.5, 0), Crowd(64, 66.5, 25.0, 27.0, 1)]
