@@ -119,6 +119,13 @@ def until(true: Callable[[], Any], what: str) -> Any:
         time.sleep(1)
 
 
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def release_of(hosts: Fleet, name: str) -> str:
     return hosts.inside(name, "readlink /opt/asr/current").stdout.strip()
 
@@ -276,8 +283,10 @@ def test_a_host_that_dies_costs_at_most_a_retry_and_keeps_its_jobs(hosts: Fleet)
     with Load(hosts, tries=2) as load:
         hosts.kill("asr-2")
         time.sleep(5)
-        assert httpx.get(f"{url(hosts)}/healthz").status_code == 200
+        # A request that is on its way to the host while its death is noticed is cut off with the others there.
+        lives = answers(f"{url(hosts)}/healthz") or answers(f"{url(hosts)}/healthz")
         hosts.bring_back("asr-2")
+    assert lives
     assert load.done and not load.failures, load.failures[:3]
 
     def finished() -> bool:
