@@ -208,9 +208,8 @@ class Guard:
         path = str(scope["path"]).removeprefix(self._root_path)
         if path not in self._public - DOCS and not self._hosts.know(host):
             return failure_by_name(host)
-        if (
-            scope["type"] == "websocket"
-        ):  # browsers do not tell the site of these, but where the page came from
+        # Of websockets browsers do not tell the site, but where the page came from.
+        if scope["type"] == "websocket":
             may_come = self._hosts.may_come_from(header_of(scope, b"origin"), host)
             return None if may_come else _FOREIGN
         is_work = scope["method"] not in _READING
