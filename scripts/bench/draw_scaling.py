@@ -28,14 +28,14 @@ def draw(raw: dict[str, Any], target: Path) -> None:
     lengths = [point for point in points if point["series"] == "length"]
     for colour, threads in zip(_COLOURS, sorted({point["threads"] for point in lengths}), strict=False):
         line = [point for point in lengths if point["threads"] == threads]
-        ends = [point["at"] for point in line], [point["rtf"] for point in line]
+        ends = [point["seconds"] for point in line], [point["rtf"] for point in line]
         length.plot(*ends, "o-", color=colour, label=f"{threads} thread{'s' if threads > 1 else ''}")
         floor = raw["floors"][str(threads)]["int8"]["rtf"]
         length.axhline(floor, color=colour, linestyle=":", label=f"its matrix products alone: {floor:.4f}")
     _panel(length, "Length", "seconds of audio", "RTF", log=True)
     length.legend(fontsize=8)
-    listed = [point for point in points if point["series"] == "hot words"]
-    at = [point["at"] for point in listed]
+    listed = [point for point in points if point["series"] == "hotwords"]
+    at = [point["hotwords"] for point in listed]
     words.plot(at, [point["rtf"] for point in listed], "o-", color=_COLOURS[0])
     words.set_xscale("symlog", linthresh=1)
     _panel(words, "Hot words", "hot words", "RTF")

@@ -43,7 +43,7 @@ class Report:
     hotwords: int
     failures: dict[str, str]
 
-    def write(self, folder: Path, name: str = "cpu") -> None:
+    def write(self, folder: Path, name: str) -> None:
         """Write `name`.md and `name`.json into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         raw = {

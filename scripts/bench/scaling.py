@@ -54,13 +54,11 @@ class Point:
     """One setting: medians over the rounds, and the most memory of them.
 
     Attributes:
-        series: "length", or "hot words".
-        at: seconds of audio, or hot words.
+        series: "length" or "hotwords", of PARTS.
         rtf: seconds of work for a second of audio, without loading.
     """
 
     series: str
-    at: int
     seconds: int
     threads: int
     hotwords: int
@@ -82,10 +80,10 @@ class Crowd:
 def settings_of(plan: Plan, cores: int) -> list[Point]:
     """Every setting that is run, without figures."""
     threads = sorted({1, cores}, reverse=True)
-    made = [Point("length", length, length, count, 0, 0, 0) for count in threads for length in plan.lengths]
+    made = [Point("length", length, count, 0, 0, 0) for count in threads for length in plan.lengths]
     seconds = plan.hotword_seconds
     # One thread, whose times differ least from run to run.
-    return made + [Point("hot words", words, seconds, 1, words, 0, 0) for words in plan.hotwords]
+    return made + [Point("hotwords", seconds, 1, words, 0, 0) for words in plan.hotwords]
 
 
 def measure(settings: list[Point], pack: Path, words: list[str], rounds: int) -> list[Point]:
@@ -97,7 +95,7 @@ def measure(settings: list[Point], pack: Path, words: list[str], rounds: int) ->
                 if number and setting.seconds >= _ONE_ROUND_SECONDS:
                     continue
                 runs[setting].append(_once(setting, pack, words, Path(folder)))
-                told = f"{setting.series} {setting.at}, {setting.threads} threads"
+                told = f"{setting.seconds} s, {setting.hotwords} hot words, threads: {setting.threads}"
                 print(f"{told}: RTF {runs[setting][-1][0]:.4f}", file=sys.stderr, flush=True)
     return [
         replace(
@@ -162,7 +160,7 @@ def page(
 ) -> str:
     """The page, with goals beside what they are about."""
     lengths = [point for point in points if point.series == "length"]
-    words = [point for point in points if point.series == "hot words"]
+    words = [point for point in points if point.series == "hotwords"]
     lines = [
         "# How time and memory grow",
         "",
@@ -194,11 +192,11 @@ def _length_rows(points: list[Point]) -> list[str]:
         f"| audio | threads | RTF | of 60 s | peak RSS MiB | cost of an hour (a core-hour at {PRICE}) |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    minute = {point.threads: point.rtf for point in points if point.at == 60}
+    minute = {point.threads: point.rtf for point in points if point.seconds == 60}
     for point in points:
         of_minute = f"{point.rtf / minute[point.threads]:.2f}" if minute else "-"
         lines.append(
-            f"| {length_of(point.at)} | {point.threads} | {point.rtf:.4f} | {of_minute}"
+            f"| {length_of(point.seconds)} | {point.threads} | {point.rtf:.4f} | {of_minute}"
             f" | {point.peak_rss_bytes / MIB:.0f} | {point.rtf * point.threads * PRICE:.5f} |"
         )
     return [*lines, "", "Goal: one hour within 1.1 of one minute. Memory must not grow with length."]
@@ -216,7 +214,7 @@ def _floor_rows(points: list[Point], floors: dict[int, dict[str, Any]]) -> list[
     ]
     for threads, found in sorted(floors.items(), reverse=True):
         int8 = found["int8"]["rtf"]
-        ours = next((point.rtf for point in points if (point.at, point.threads) == (300, threads)), None)
+        ours = next((point.rtf for point in points if (point.seconds, point.threads) == (300, threads)), None)
         cells = "- | -" if ours is None else f"{ours:.4f} | {ours / int8:.1f}"
         speed = found["int8"]["gmacs_per_second"]
         lines.append(f"| {threads} | {int8:.4f} | {speed:.0f} | {cells} | {found['fp32']['rtf']:.4f} |")
@@ -235,7 +233,7 @@ def _hotword_rows(points: list[Point], floors: dict[int, dict[str, Any]]) -> lis
     for point in points:
         more = [(point.peak_rss_bytes - base.peak_rss_bytes) / MIB for base in (none, first)]
         lines.append(
-            f"| {point.at} | {point.rtf:.4f} | {point.rtf / none.rtf:.2f} | {point.rtf / first.rtf:.2f}"
+            f"| {point.hotwords} | {point.rtf:.4f} | {point.rtf / none.rtf:.2f} | {point.rtf / first.rtf:.2f}"
             f" | {point.peak_rss_bytes / MIB:.0f} | {more[0]:+.0f} | {more[1]:+.0f} |"
         )
     return [
@@ -288,8 +286,8 @@ def main(arguments: list[str]) -> int:
                 for threads in sorted({1, cores}, reverse=True)
             }
         words = make_hotwords(materials.checkpoint, max(plan.hotwords))
-        settings = [one for one in settings_of(plan, cores) if one.series.replace(" ", "") in parts]
-        kept = [one for one in raw.get("points", ()) if one["series"].replace(" ", "") not in parts]
+        settings = [one for one in settings_of(plan, cores) if one.series in parts]
+        kept = [one for one in raw.get("points", ()) if one["series"] not in parts]
         raw["points"] = kept + [asdict(point) for point in measure(settings, pack, words, plan.rounds)]
         if "clients" in parts:
             with tempfile.TemporaryDirectory() as work, running(str(pack), Path(work)) as service:

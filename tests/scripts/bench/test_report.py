@@ -72,7 +72,7 @@ def test_what_did_not_run_is_said() -> None:
 
 
 def test_files_are_written_and_hold_every_run(tmp_path: Path) -> None:
-    report([one_run("a", 10, 1.0), one_run("a", 10, 2.0)], 10).write(tmp_path)
+    report([one_run("a", 10, 1.0), one_run("a", 10, 2.0)], 10).write(tmp_path, "cpu")
     raw = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))
     assert [run["transcribe_seconds"] for run in raw["runs"]] == [1.0, 2.0]
     assert (tmp_path / "cpu.md").read_text(encoding="utf-8").startswith("# CPU benchmark")

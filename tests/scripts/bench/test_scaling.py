@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from scripts.bench import scaling
 from scripts.bench.floor import Product, hotword_products_of, products_of, seconds_of
@@ -27,9 +29,9 @@ FLOORS: dict[int, dict[str, Any]] = {
 
 def test_every_length_runs_on_one_thread_and_on_all() -> None:
     made = settings_of(Plan(lengths=(60, 300), hotwords=(0, 9)), cores=4)
-    assert [(point.series, point.at, point.threads) for point in made] == [
-        *(("length", 60, 4), ("length", 300, 4), ("length", 60, 1), ("length", 300, 1)),
-        *(("hot words", 0, 1), ("hot words", 9, 1)),
+    assert [(point.series, point.seconds, point.threads, point.hotwords) for point in made] == [
+        *(("length", 60, 4, 0), ("length", 300, 4, 0), ("length", 60, 1, 0), ("length", 300, 1, 0)),
+        *(("hotwords", 300, 1, 0), ("hotwords", 300, 1, 9)),
     ]
     assert len(settings_of(Plan(lengths=(60,), hotwords=(0,)), cores=1)) == 2
 
@@ -45,7 +47,7 @@ def test_medians_of_rounds_and_the_highest_memory(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(scaling, "run", run)
     monkeypatch.setattr(scaling, "make_audio", lambda folder, seconds: folder / f"{seconds}.wav")
-    (found,) = measure([Point("length", 60, 60, 2, 0, 0, 0)], Path("pack"), ["a", "b"], 3)
+    (found,) = measure([Point("length", 60, 2, 0, 0, 0)], Path("pack"), ["a", "b"], 3)
     assert (found.rtf, found.peak_rss_bytes) == (0.2, 7)
     assert asked[0][-2:] == ["--hotwords", "off"]
 
@@ -59,7 +61,7 @@ def test_long_files_run_once_and_hot_words_come_from_a_list(monkeypatch: pytest.
 
     monkeypatch.setattr(scaling, "run", run)
     monkeypatch.setattr(scaling, "make_audio", lambda folder, seconds: folder / f"{seconds}.wav")
-    measure([Point("hot words", 2, 3600, 2, 2, 0, 0)], Path("pack"), ["甲乙", "丙丁", "戊己"], 3)
+    measure([Point("hotwords", 3600, 2, 2, 0, 0)], Path("pack"), ["甲乙", "丙丁", "戊己"], 3)
     assert lists == ["甲乙\n丙丁"]
 
 
@@ -72,10 +74,10 @@ def test_hot_words_are_distinct_known_and_always_the_same(tmp_path: Path) -> Non
 
 
 def test_the_page_compares_with_a_minute_the_floor_none_and_one_client() -> None:
-    lengths = [Point("length", at, at, 2, 0, rtf, 100 << 20) for at, rtf in ((60, 0.02), (300, 0.015))]
+    lengths = [Point("length", seconds, 2, 0, rtf, 100 << 20) for seconds, rtf in ((60, 0.02), (300, 0.015))]
     words = [
-        Point("hot words", at, 300, 1, at, rtf, peak << 20)
-        for at, rtf, peak in ((0, 0.02, 100), (1, 0.025, 180), (100, 0.03, 190))
+        Point("hotwords", 300, 1, count, rtf, peak << 20)
+        for count, rtf, peak in ((0, 0.02, 100), (1, 0.025, 180), (100, 0.03, 190))
     ]
     crowd = [Crowd(1, 70.0, 0.4, 0.5, 0), Crowd(64, 66.5, 25.0, 27.0, 1)]
     text = page(MACHINE, [*lengths, *words], crowd, FLOORS, 3)
@@ -94,9 +96,6 @@ def test_the_page_compares_with_a_minute_the_floor_none_and_one_client() -> None
 
 def graph(folder: Path, name: str, shapes: list[tuple[int, int]]) -> None:
     """A graph with products of activations with weights of these shapes, and one of two activations."""
-    onnx = pytest.importorskip("onnx", reason="reads graphs")
-    from onnx import TensorProto, helper, numpy_helper
-
     weights = [numpy_helper.from_array(np.zeros(shape, np.int8), f"w{n}") for n, shape in enumerate(shapes)]
     nodes = [helper.make_node("MatMulInteger", [f"x{n}", f"w{n}"], [f"y{n}"]) for n in range(len(shapes))]
     nodes.append(helper.make_node("MatMul", ["y0", "y1"], ["z"]))
