@@ -84,6 +84,8 @@ def test_a_watcher_must_tell_of_what_is_away_and_of_nothing_else() -> None:
     assert lies_in(right, quick, away) == []
     silent = dict.fromkeys(right, 1.0)
     assert [lie for lie in lies_in(silent, quick, away) if "not told" in lie]
+    assert lies_in({99.9: 0.0}, quick, away) == []  # by a scrape during which it went away
+    assert lies_in({98.0: 0.0}, quick, away) != []
     assert lies_in(silent, quick, [Absence("service", 100.0, 100.5, long=False)]) == []
     false = right | {125.0: 0.0}
     assert [lie for lie in lies_in(false, quick, away) if "told to be away at 125.0" in lie]

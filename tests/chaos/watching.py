@@ -166,7 +166,8 @@ def lies_in(told: Samples, slow: Samples, absences: list[Absence]) -> list[str]:
     untold = [
         f"away from {one.began:.1f} to {one.ended:.1f}, and not told"
         for one in absences
-        if one.long and not any(one.began <= when <= one.ended + _LATE_SECONDS for when in away)
+        # A scrape bears the time at which it began: one that the loss cut off began before.
+        if one.long and not any(one.began - _SECONDS <= when <= one.ended + _LATE_SECONDS for when in away)
     ]
     return false + untold
 
