@@ -208,7 +208,7 @@ def _declare_transcribe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     verb.add_argument("--output", type=_path, metavar="DIR", help="write a file per input (default: print)")
     verb.add_argument(
-        "--batch-size", type=_count, metavar="N", help="segments at once (at most; a CPU always takes one)"
+        "--batch-size", type=_count, metavar="N", help="segments at once (at most; a CPU takes up to 4)"
     )
     verb.add_argument(
         "--segment-seconds",

@@ -43,12 +43,14 @@ class Backend(Protocol):
         precision: what it computes in, for people: "int8", "fp32", "fp16", "fp16 storage".
         device: "cpu", "cuda:0" ...
         most_rows: segments that it gains from taking at once; 1 when it takes them one by one.
+        pads: whether those are padded to the longest; else each is computed by itself, side by side.
         memory: readings of the device.
     """
 
     precision: str
     device: str
     most_rows: int
+    pads: bool
 
     @property
     def memory(self) -> DeviceMemory: ...

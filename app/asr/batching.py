@@ -22,11 +22,15 @@ MOST_PADDING = 0.1
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What a batch must keep to: predicted bytes, segments, and hot words that each segment is compared with."""
+    """What a batch must keep to: predicted bytes, segments, and hot words that each segment is compared with.
+
+    Where batch mates are not padded to one length (`padded` False) they may be of any.
+    """
 
     budget: int
     most_rows: int
     hotwords: int = 0
+    padded: bool = True
 
 
 def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits) -> list[int]:
@@ -44,7 +48,9 @@ def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits) -> 
     for index in order[: limits.most_rows]:
         longest, rows = lengths[order[0]], len(chosen) + 1
         padding = 1.0 - (used + lengths[index]) / max(1, rows * longest)
-        if cost.bytes(BatchShape(rows, longest, limits.hotwords)) > limits.budget or padding > MOST_PADDING:
+        if cost.bytes(BatchShape(rows, longest, limits.hotwords)) > limits.budget:
+            break
+        if limits.padded and padding > MOST_PADDING:
             break
         chosen.append(index)
         used += lengths[index]

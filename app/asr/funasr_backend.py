@@ -59,6 +59,7 @@ class FunasrBackend:
 
     precision = "fp32"
     most_rows = 1
+    pads = False
 
     def __init__(self, source: ModelFiles, model: Any, *, device: str, options: Mapping[str, Any]) -> None:
         self.device = device

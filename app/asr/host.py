@@ -8,12 +8,14 @@ elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import re
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from pathlib import Path
 _ROOT = Path("/")
 # The peak at the last time that the kernel was told to forget it (peak_rss_during).
 _forgotten_peak = 0
+# A thread of this niceness has a tenth of the weight of an ordinary one.
+HELPER_NICENESS = 10
 _UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number of this order
 
 
@@ -256,6 +260,30 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def helpers_give_way(count: int, root: Path = _ROOT) -> Iterator[None]:
+    """Of the threads that a library starts meanwhile, `count`, those of Python not among them, get a low priority.
+
+    They then take only what nobody else wants of a processor. Where it cannot be told which they are (not on Linux, or
+    others began at the same time) all stay as they are.
+    """
+    before = _threads(root)
+    yield
+    own = {thread.native_id or 0 for thread in threading.enumerate()}
+    begun = _threads(root) - before - own
+    if len(begun) == count:
+        for thread in begun:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, thread, HELPER_NICENESS)  # of one thread, on Linux
+
+
+def _threads(root: Path) -> set[int]:
+    try:
+        return {int(entry.name) for entry in (root / "proc/self/task").iterdir()}
+    except OSError:
+        return set()
 
 
 # glibc's mallopt parameters (malloc.h), and what they are set to.

@@ -91,12 +91,22 @@ class CostModel:
     per_frame: float
     per_frame_squared: float = 0.0
     per_hotword_frame: float = 0.0
+    per_row: float = 0.0
+
+    @property
+    def least(self) -> float:
+        """What even the smallest batch takes."""
+        return self.fixed + self.per_row
 
     def bytes(self, shape: BatchShape) -> int:
         """Prediction for one batch."""
         frames = -(-shape.frames // FRAME_MULTIPLE) * FRAME_MULTIPLE
         padded = shape.rows * frames
-        cost = self.fixed + padded * (self.per_frame + self.per_frame_squared * frames)
+        cost = (
+            self.fixed
+            + shape.rows * self.per_row
+            + padded * (self.per_frame + self.per_frame_squared * frames)
+        )
         return int(cost + self.per_hotword_frame * padded * shape.hotwords)
 
     def longest(self, budget: int, hotwords: int = 0, *, at_most: int = 1 << 20) -> int:
@@ -121,6 +131,8 @@ def calibrate(measure: Callable[[BatchShape], int], *, one_at_a_time: bool, with
     measure(probes[0])  # what is set up once, on the first batch, is not the cost of a batch
     costs = np.array([float(measure(shape)) for shape in probes])
     cost = _fit(probes, costs)
+    if one_at_a_time:  # its segments share nothing, so that each takes what one alone takes
+        cost = replace(cost, fixed=0.0, per_row=cost.fixed)
     if not with_hotwords:
         return cost
     shape = BatchShape(1, PROBES[1][1], PROBE_HOTWORDS)

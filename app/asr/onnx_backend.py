@@ -1,4 +1,4 @@
-"""The CPU backend: onnxruntime runs a pack's graphs, one segment at a time.
+"""The CPU backend: onnxruntime runs a pack's graphs, each segment by itself, several side by side.
 
 Here: sessions, threads and memory settings, and the order of the stages. The graphs are made by onnx_export.py.
 A stage is loaded when it is first needed: without hot words their part of the model never is.
@@ -7,6 +7,7 @@ A stage is loaded when it is first needed: without hot words their part of the m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from app.asr import pack
 from app.asr.audio import Frontend
 from app.asr.backend import HOTWORD_FILTER, EncodedHotwords, filtered_rows
 from app.asr.errors import DeviceMemoryError, PackError, ResourceError
+from app.asr.host import helpers_give_way
 from app.asr.joining import Recognition
 from app.asr.memory import DeviceMemory, HostMemory
 from app.asr.timing import FRAME_SECONDS, token_times
@@ -27,6 +29,9 @@ from app.asr.tokens import Vocabulary
 _SPECIAL_IDS = (Vocabulary.blank_id, Vocabulary.sos_id, Vocabulary.eos_id)
 # Words whose embedding runs at once: bounds the memory of a list of 1000 words.
 _HOTWORD_BATCH = 128
+# Segments side by side at most, on however many processors: each takes memory of its own, and the threads of an
+# operator use what is left of the processors.
+MOST_AT_ONCE = 4
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
@@ -41,7 +46,9 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     # Every segment has its own length: remembered allocation patterns would only pile up.
     options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Where several segments run side by side, the helpers of one would take the processors of the others.
+        with helpers_give_way(threads - 1):
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise PackError(
             f"{path} cannot be loaded ({_first_line(error)})",
@@ -61,11 +68,13 @@ class OnnxBackend:
     """
 
     device = "cpu"
-    most_rows = 1  # dynamic int8 takes one range a tensor: batch mates would change each other
+    pads = False  # dynamic int8 takes one range a tensor: in one batch segments would change each other
 
     def __init__(self, model: pack.Pack, *, threads: int) -> None:
         self._pack = model
         self._threads = threads
+        self.most_rows = min(threads, MOST_AT_ONCE)
+        self._lanes = ThreadPoolExecutor(self.most_rows, thread_name_prefix="asr-segment")
         self._shape = model.manifest.architecture
         # Half weights are cast when a graph is loaded, and everything is computed in float32.
         self.precision = "fp16 storage" if model.precision == "fp16" else model.precision
@@ -122,12 +131,18 @@ class OnnxBackend:
     def recognise(
         self, batch: Sequence[NDArray[np.float32]], hotwords: EncodedHotwords | None
     ) -> list[Recognition]:
-        """Features (frames, width) of segments -> for each its tokens and their times; one after the other.
+        """Features (frames, width) of segments -> for each its tokens and their times, up to `most_rows` side by side.
 
         Raises:
             DeviceMemoryError: a segment does not fit into memory.
         """
-        return [self._one(features, hotwords) for features in batch]
+        if len(batch) == 1:
+            return [self._one(batch[0], hotwords)]
+        if self._shape.predictor.upsample:
+            _ = self._timestamps  # loaded here once, and not by each
+        running = [self._lanes.submit(self._one, features, hotwords) for features in batch]
+        wait(running)  # also those beside one that failed: what they hold must be free before the next try
+        return [segment.result() for segment in running]
 
     def _one(self, features: NDArray[np.float32], hotwords: EncodedHotwords | None) -> Recognition:
         if len(features) == 0:

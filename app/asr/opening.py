@@ -174,12 +174,13 @@ def _planned(candidate: Candidate, pack: Pack, backend: Backend, options: Engine
     on_gpu = candidate.device != "cpu"
     memory = backend.memory
     hotwords = on_gpu and options.hotwords and pack.manifest.architecture.has_hotwords
-    key = f"{memory.identity()} {pack.identity} {candidate.precision} {'hot words' if hotwords else ''}"
+    terms = ("hot words",) * hotwords + ("each segment",) * (not backend.pads)
+    key = " ".join((memory.identity(), pack.identity, candidate.precision, *terms))
     store = MeasurementStore()
     cost = store.get(key)
     if cost is None:
         measure = probe_with(backend, memory, backend.prepare(golden_samples(pack)))
-        cost = calibrate(measure, one_at_a_time=backend.most_rows == 1, with_hotwords=hotwords)
+        cost = calibrate(measure, one_at_a_time=not backend.pads, with_hotwords=hotwords)
         store.put(key, cost)
     budget = Budget(
         memory,

@@ -146,7 +146,7 @@ class BatchRunner:
         if budget is None or cost is None:
             return [0]
         count = len(hotwords) if hotwords is not None else 0
-        return next_batch(lengths, cost, BatchLimits(budget.now(), self.most_rows, count))
+        return next_batch(lengths, cost, BatchLimits(budget.now(), self.most_rows, count, self.backend.pads))
 
     def _attempt(self, batch: Sequence[Prepared], hotwords: EncodedHotwords | None) -> list[Recognition]:
         """Runs a batch; when it does not fit, that is counted and remembered before the error goes on."""
@@ -160,14 +160,15 @@ class BatchRunner:
             self.statistics.out_of_memory += 1
             backend.release()
             if budget is not None and cost is not None:
-                budget.did_not_fit(cost.bytes(shape), int(cost.fixed))
+                budget.did_not_fit(cost.bytes(shape), int(cost.least))
             raise
         if budget is not None:
             budget.fitted()
         self.statistics.batches += 1
         self.statistics.segments += len(batch)
-        self.statistics.frames += sum(len(segment) for segment in batch)
-        self.statistics.padded_frames += len(batch) * longest
+        frames = sum(len(segment) for segment in batch)
+        self.statistics.frames += frames
+        self.statistics.padded_frames += len(batch) * longest if backend.pads else frames
         return results
 
     def _note_plan(self, shape: BatchShape) -> None:

@@ -66,6 +66,7 @@ class TorchBackend:
     """
 
     most_rows = 64
+    pads = True
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ class FileRun:
     async def __aiter__(self) -> AsyncIterator[Utterance]:
         # Opening looks at a file's beginning only, but on a slow disk even that may take its time.
         self._reader = await asyncio.to_thread(AudioReader, self._request.source)
-        ahead = max(2, self._place.scheduler.most_rows)
+        ahead = self._place.scheduler.most_rows + 2  # a batch is at work, and of the next one these are there
         ordered: asyncio.Queue[tuple[Segment, asyncio.Task[Recognised]] | BaseException | None]
         ordered = asyncio.Queue(maxsize=ahead)
         loop = asyncio.get_running_loop()

@@ -60,6 +60,14 @@ def test_the_longest_goes_first_and_ties_keep_their_order() -> None:
     assert next_batch([5, 9, 9, 8], CostModel(0, 1), BatchLimits(10**6, 3)) == [1, 2, 3]
 
 
+def test_mates_that_are_not_padded_may_be_of_any_length() -> None:
+    limits = BatchLimits(10**6, 3, padded=False)
+    assert next_batch([5, 900, 40, 8], CostModel(0, 1), limits) == [1, 2, 3]
+    assert next_batch([5, 904], CostModel(0, 1), BatchLimits(1000, 3, padded=False)) == [1], (
+        "nor cost more for it"
+    )
+
+
 @pytest.mark.parametrize(("shorter", "together"), [(9, True), (8, True), (7, False)])
 def test_a_tenth_of_a_batch_may_be_padding(shorter: int, together: bool) -> None:
     """10 and 8 frames make a batch of 20, of which 2 are padding."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from app.asr.host import (
+    HELPER_NICENESS,
     CpuGrant,
     MemoryGrant,
     cpu_features,
     cpu_grant,
+    helpers_give_way,
     memory_grant,
     nvidia_driver,
     peak_rss_bytes,
@@ -195,3 +200,46 @@ def test_the_nvidia_driver_is_read_where_it_is_loaded(tmp_path: Path) -> None:
     assert nvidia_driver(tmp_path) == "580.65.06"
     lay_out(tmp_path, {"sys/module/nvidia/version": "550.163.01\n"})
     assert nvidia_driver(tmp_path) == "550.163.01"
+
+
+def _native_threads(count: int) -> None:
+    """Threads that Python does not know, as a library's are; they sleep for some seconds."""
+    libc = ctypes.CDLL(None)
+    for _ in range(count):
+        handle = ctypes.c_ulong()
+        libc.pthread_create(ctypes.byref(handle), None, libc.sleep, ctypes.c_void_p(5))
+
+
+def _niceness() -> dict[int, int]:
+    found = {}
+    for entry in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            found[int(entry.name)] = os.getpriority(os.PRIO_PROCESS, int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are listed by Linux")
+@pytest.mark.parametrize(("told", "expected"), [(2, [HELPER_NICENESS] * 2), (3, [0, 0]), (1, [0, 0])])
+def test_threads_of_a_library_give_way_where_it_is_known_which_they_are(
+    told: int, expected: list[int]
+) -> None:
+    before = _niceness()
+    done = threading.Event()
+    with helpers_give_way(told):
+        own = threading.Thread(target=done.wait)
+        own.start()
+        _native_threads(2)
+    after = _niceness()
+    assert after[own.native_id or 0] == 0, "it is Python's"
+    done.set()
+    own.join()
+    new = {thread: nice for thread, nice in after.items() if thread not in before and thread != own.native_id}
+    assert list(new.values()) == expected
+    assert {thread: after[thread] for thread in before if thread in after}.items() <= before.items()
+
+
+def test_where_threads_are_not_listed_they_stay_as_they_are(tmp_path: Path) -> None:
+    before = _niceness()
+    with helpers_give_way(1, tmp_path):
+        _native_threads(1)
+    assert [nice for thread, nice in _niceness().items() if thread not in before] == [0]

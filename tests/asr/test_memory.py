@@ -67,6 +67,14 @@ def test_calibration_finds_the_costs_it_is_shown(seed: int, one_at_a_time: bool)
         assert {shape.rows for shape in asked} == {1}, "such a backend cannot be asked for more"
 
 
+def test_segments_side_by_side_each_take_what_one_alone_takes() -> None:
+    found = calibrate(lambda shape: 10**7 + 10**5 * shape.frames, one_at_a_time=True, with_hotwords=False)
+    alone = found.bytes(BatchShape(1, 400))
+    assert found.least == pytest.approx(10**7, rel=0.01) and alone == pytest.approx(5 * 10**7, rel=0.01)
+    assert found.bytes(BatchShape(3, 400)) == pytest.approx(3 * alone, abs=3)
+    assert found.longest(alone - 1) < 400, "the constant counts here too"
+
+
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 def test_what_is_set_up_once_is_not_the_cost_of_a_batch(one_at_a_time: bool) -> None:
     """The first batch, and the first with hot words, take what stays: room for libraries, tables, kernels."""

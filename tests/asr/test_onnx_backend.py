@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from app.asr.audio import AudioReader, Frontend
-from app.asr.backend import HOTWORD_FILTER, filtered_rows
+from app.asr.backend import HOTWORD_FILTER, EncodedHotwords, filtered_rows
 from app.asr.catalogue import DEMO_PACKS
 from app.asr.errors import AsrError, DeviceMemoryError, PackError, ResourceError
-from app.asr.onnx_backend import OnnxBackend, run_session
+from app.asr.host import HELPER_NICENESS
+from app.asr.joining import Recognition
+from app.asr.onnx_backend import MOST_AT_ONCE, OnnxBackend, run_session
 from app.asr.pack import ENCODER, GOLDEN, Pack
 
 
@@ -68,6 +73,58 @@ def test_nothing_to_hear_gives_nothing(backend: OnnxBackend) -> None:
         assert len(found.starts) == len(found.ends) == len(found.ids)
     [found] = backend.recognise([np.zeros((0, 560), np.float32)], None)
     assert len(found.ids) == 0
+
+
+@pytest.mark.parametrize("words", [None, [[5, 6], [7]]])
+def test_segments_side_by_side_are_what_they_are_alone(
+    features: NDArray[np.float32], words: list[list[int]] | None
+) -> None:
+    pack = Pack.open(DEMO_PACKS / "int8")
+    one, three = OnnxBackend(pack, threads=1), OnnxBackend(pack, threads=3)
+    assert (one.most_rows, three.most_rows, OnnxBackend(pack, threads=64).most_rows) == (1, 3, MOST_AT_ONCE)
+    batch = [
+        features[first : first + length] for first in (0, 7, 20) for length in (0, 30, 61, len(features))
+    ]
+    alone = [one.recognise([part], one.encode_hotwords(words) if words else None)[0] for part in batch]
+    for _ in range(3):
+        together = three.recognise(batch, three.encode_hotwords(words) if words else None)
+        for mine, theirs in zip(together, alone, strict=True):
+            assert mine.ids.tolist() == theirs.ids.tolist()
+            np.testing.assert_allclose(mine.starts, theirs.starts, atol=1e-4)
+            np.testing.assert_allclose(mine.ends, theirs.ends, atol=1e-4)
+    assert sum(len(found.ids) for found in alone) > 20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are listed by Linux")
+def test_helpers_of_one_segment_give_way_to_the_other_segments() -> None:
+    before = set(os.listdir("/proc/self/task"))
+    backend = OnnxBackend(Pack.open(DEMO_PACKS / "int8"), threads=3)
+    helpers = set(os.listdir("/proc/self/task")) - before
+    niceness = [os.getpriority(os.PRIO_PROCESS, int(helper)) for helper in helpers]
+    assert niceness == [HELPER_NICENESS] * 4, "two of the encoder, two of the decoder"
+    assert backend.most_rows == 3
+
+
+def test_segments_beside_one_that_failed_are_done_when_the_failure_is_told(
+    features: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next, smaller try would find their memory taken."""
+    backend = OnnxBackend(Pack.open(DEMO_PACKS / "int8"), threads=2)
+    begun, done = threading.Barrier(2), threading.Event()
+    whole = backend._one
+
+    def one(part: NDArray[np.float32], hotwords: EncodedHotwords | None) -> Recognition:
+        begun.wait(10)
+        if len(part) == 30:
+            raise DeviceMemoryError("no room", fix="none")
+        found = whole(part, hotwords)
+        done.set()
+        return found
+
+    monkeypatch.setattr(backend, "_one", one)
+    with pytest.raises(DeviceMemoryError):
+        backend.recognise([features[:30], features], None)
+    assert done.is_set()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ GPU = CudaReport((Card(0, "NVIDIA GeForce RTX 3050", (8, 6), 4 << 30, 3 << 30),)
 class Pretender:
     """Stands for a backend on a GPU that this host does not have: it fails, or misreads, in the way it is told."""
 
-    precision, device, most_rows = "fp16", "cuda:0", 64
+    precision, device, most_rows, pads = "fp16", "cuda:0", 64, True
 
     def __init__(self, failure: Exception | None) -> None:
         self._failure = failure

@@ -199,3 +199,21 @@ def test_what_has_run_is_counted_to_the_frame() -> None:
     counted = runner.statistics
     assert (counted.batches, counted.segments, counted.frames, counted.padded_frames) == (2, 3, 420, 430)
     assert counted.padding == pytest.approx(10 / 430)
+
+
+def test_segments_side_by_side_share_a_batch_without_padding() -> None:
+    backend = FakeBackend(FakeMemory(4000 * MIB), COST, most_rows=2, pads=False)
+    runner = BatchRunner(_station(backend), batch_size=None)
+    _check(runner, [speech([5] * tokens) for tokens in (20, 3, 9)])
+    assert [shape.rows for shape in backend.ran] == [2, 1]
+    assert runner.statistics.frames == runner.statistics.padded_frames == 320
+
+
+def test_one_less_side_by_side_when_both_do_not_fit() -> None:
+    """What each takes by itself is not halved away: the next try is one segment."""
+    foretold, true = CostModel(0, 20_000, per_row=8 * MIB), CostModel(0, 20_000, per_row=16 * MIB)
+    backend = FakeBackend(FakeMemory(30 * MIB), true, most_rows=2, pads=False)
+    runner = BatchRunner(_station(backend, foretold), batch_size=None)
+    _check(runner, [speech([5] * 9) for _ in range(6)])
+    assert {shape.rows for shape in backend.ran} == {1} and runner.statistics.fallbacks == []
+    assert 1 <= runner.statistics.out_of_memory <= 3

@@ -63,6 +63,7 @@ class FakeBackend:
     true_cost: CostModel
     failing: AsrError | None = None
     most_rows: int = 64
+    pads: bool = True
     precision: str = "fp16"
     device: str = "fake:0"
     ran: list[BatchShape] = field(default_factory=list)
