@@ -24,13 +24,18 @@ MOST_PADDING = 0.1
 class BatchLimits:
     """What a batch must keep to: predicted bytes, segments, and hot words that each segment is compared with.
 
-    Where batch mates are not padded to one length (`padded` False) they may be of any.
+    `side_by_side` None: batch mates are padded to the longest. Else each is computed at its own length, and it is the
+    bytes that two and more may take; one alone may take the whole budget.
     """
 
     budget: int
     most_rows: int
     hotwords: int = 0
-    padded: bool = True
+    side_by_side: int | None = None
+
+    def bytes_of(self, rows: int) -> int:
+        """What a batch of so many segments may take."""
+        return self.budget if rows == 1 or self.side_by_side is None else min(self.budget, self.side_by_side)
 
 
 def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits) -> list[int]:
@@ -48,9 +53,9 @@ def next_batch(lengths: Sequence[int], cost: CostModel, limits: BatchLimits) -> 
     for index in order[: limits.most_rows]:
         longest, rows = lengths[order[0]], len(chosen) + 1
         padding = 1.0 - (used + lengths[index]) / max(1, rows * longest)
-        if cost.bytes(BatchShape(rows, longest, limits.hotwords)) > limits.budget:
+        if cost.bytes(BatchShape(rows, longest, limits.hotwords)) > limits.bytes_of(rows):
             break
-        if limits.padded and padding > MOST_PADDING:
+        if limits.side_by_side is None and padding > MOST_PADDING:
             break
         chosen.append(index)
         used += lengths[index]

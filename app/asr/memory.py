@@ -27,6 +27,9 @@ MIB = 1 << 20
 GPU_RESERVE_BYTES, HOST_RESERVE_BYTES = 64 * MIB, 64 * MIB
 # Without a limit by the user, batches take no more than this beside the weights: more gains little speed.
 WORKING_BYTES = 120 * MIB
+# Two and more segments side by side on a CPU take no more than this beside the weights: four of 15 s fit. One alone may
+# take what there is.
+SIDE_BY_SIDE_BYTES = 256 * MIB
 # Probe batches, (rows, frames). A backend that takes one segment at a time gets three lengths.
 PROBES = ((1, 128), (1, 640), (5, 128))
 PROBES_OF_ONE = ((1, 64), (1, 192), (1, 320))

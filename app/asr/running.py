@@ -17,7 +17,7 @@ from app.asr.backend import Backend, EncodedHotwords
 from app.asr.batching import BatchLimits, cut_frames, next_batch
 from app.asr.errors import AsrError, DeviceMemoryError, MemoryShortageError, NumericError
 from app.asr.joining import Joiner, Recognition
-from app.asr.memory import BatchShape, Budget, CostModel
+from app.asr.memory import SIDE_BY_SIDE_BYTES, BatchShape, Budget, CostModel
 from app.asr.timing import FRAME_SECONDS
 
 Prepared = NDArray[np.float32]
@@ -146,7 +146,8 @@ class BatchRunner:
         if budget is None or cost is None:
             return [0]
         count = len(hotwords) if hotwords is not None else 0
-        return next_batch(lengths, cost, BatchLimits(budget.now(), self.most_rows, count, self.backend.pads))
+        together = None if self.backend.pads else SIDE_BY_SIDE_BYTES
+        return next_batch(lengths, cost, BatchLimits(budget.now(), self.most_rows, count, together))
 
     def _attempt(self, batch: Sequence[Prepared], hotwords: EncodedHotwords | None) -> list[Recognition]:
         """Runs a batch; when it does not fit, that is counted and remembered before the error goes on."""

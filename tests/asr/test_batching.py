@@ -61,11 +61,18 @@ def test_the_longest_goes_first_and_ties_keep_their_order() -> None:
 
 
 def test_mates_that_are_not_padded_may_be_of_any_length() -> None:
-    limits = BatchLimits(10**6, 3, padded=False)
+    limits = BatchLimits(10**6, 3, side_by_side=10**6)
     assert next_batch([5, 900, 40, 8], CostModel(0, 1), limits) == [1, 2, 3]
-    assert next_batch([5, 904], CostModel(0, 1), BatchLimits(1000, 3, padded=False)) == [1], (
-        "nor cost more for it"
-    )
+    assert next_batch([5, 904], CostModel(0, 1), BatchLimits(1000, 3, side_by_side=10**6)) == [1], "none less"
+
+
+@pytest.mark.parametrize(("together", "rows"), [(800, 1), (1600, 2), (2399, 2), (2400, 3), (10**6, 4)])
+def test_several_side_by_side_take_what_is_set_for_them_and_one_alone_the_budget(
+    together: int, rows: int
+) -> None:
+    limits = BatchLimits(3200, 8, side_by_side=together)
+    assert next_batch([800] * 5, CostModel(0, 1), limits) == list(range(rows))
+    assert next_batch([3200], CostModel(0, 1), limits) == [0], "however little is set for several"
 
 
 @pytest.mark.parametrize(("shorter", "together"), [(9, True), (8, True), (7, False)])

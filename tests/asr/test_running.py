@@ -10,7 +10,7 @@ import pytest
 from app.asr.backend import EncodedHotwords
 from app.asr.errors import AsrError, DeviceLostError, DeviceMemoryError, NumericError, ResourceError
 from app.asr.joining import Recognition
-from app.asr.memory import MIB, Budget, CostModel, calibrate
+from app.asr.memory import MIB, SIDE_BY_SIDE_BYTES, Budget, CostModel, calibrate
 from app.asr.running import OVERLAP_FRAMES, BatchRunner, Prepared, Station
 from tests.fakes.backend import FakeBackend, FakeMemory, speech
 
@@ -207,6 +207,13 @@ def test_segments_side_by_side_share_a_batch_without_padding() -> None:
     _check(runner, [speech([5] * tokens) for tokens in (20, 3, 9)])
     assert [shape.rows for shape in backend.ran] == [2, 1]
     assert runner.statistics.frames == runner.statistics.padded_frames == 320
+
+
+def test_side_by_side_stay_small_however_much_memory_there_is() -> None:
+    large = CostModel(0, 20_000, per_row=SIDE_BY_SIDE_BYTES // 3)
+    backend = FakeBackend(FakeMemory(4000 * MIB), large, most_rows=8, pads=False)
+    _check(BatchRunner(_station(backend, large), batch_size=None), [speech([5] * 9) for _ in range(6)])
+    assert [shape.rows for shape in backend.ran] == [2, 2, 2]
 
 
 def test_one_less_side_by_side_when_both_do_not_fit() -> None:
