@@ -23,7 +23,7 @@ from pathlib import Path
 _ROOT = Path("/")
 # The peak at the last time that the kernel was told to forget it (peak_rss_during).
 _forgotten_peak = 0
-# A thread of this niceness has a tenth of the weight of an ordinary one.
+# A thread that is nicer by this much has a tenth of the weight.
 HELPER_NICENESS = 10
 _UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number of this order
 
@@ -275,8 +275,9 @@ def helpers_give_way(count: int, root: Path = _ROOT) -> Iterator[None]:
     begun = _threads(root) - before - own
     if len(begun) == count:
         for thread in begun:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, thread, HELPER_NICENESS)  # of one thread, on Linux
+            with contextlib.suppress(OSError):  # Linux takes both calls as about one thread
+                niceness = os.getpriority(os.PRIO_PROCESS, thread) + HELPER_NICENESS
+                os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness))
 
 
 def _threads(root: Path) -> set[int]:

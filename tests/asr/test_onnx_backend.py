@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -95,13 +94,13 @@ def test_segments_side_by_side_are_what_they_are_alone(
     assert sum(len(found.ids) for found in alone) > 20
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are listed by Linux")
 def test_helpers_of_one_segment_give_way_to_the_other_segments() -> None:
     before = set(os.listdir("/proc/self/task"))
     backend = OnnxBackend(Pack.open(DEMO_PACKS / "int8"), threads=3)
     helpers = set(os.listdir("/proc/self/task")) - before
     niceness = [os.getpriority(os.PRIO_PROCESS, int(helper)) for helper in helpers]
-    assert niceness == [HELPER_NICENESS] * 4, "two of the encoder, two of the decoder"
+    nicer = min(19, os.getpriority(os.PRIO_PROCESS, 0) + HELPER_NICENESS)
+    assert niceness == [nicer] * 4, "two of the encoder, two of the decoder"
     assert backend.most_rows == 3
 
 
